@@ -1,0 +1,3 @@
+"""stub"""
+def library(): return None
+def steps(*a): raise NotImplementedError
