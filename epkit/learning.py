@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from copy import copy
 from functools import cache, partial
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -105,17 +106,33 @@ def gradient(
     return Gradient([first, *c.inner], c.biases)
 
 
+def backpropagated(
+    net: DeepResistiveNetwork,
+    x: Float[Tensor, "*member batch n_0"],
+    target: Float[Tensor, "*member batch n_L"],
+    *,
+    iterations: int,
+) -> Weights:
+    """The gradient that EP estimates, by autograd through the free phase unrolled: an oracle, not a learning rule.
+
+    With enough iterations for the steady state it is the limit of the estimates for beta -> 0 (arXiv:1602.05179).
+    """
+    twin = copy(net)
+    twin.weights = [w.detach().requires_grad_() for w in net.weights]
+    output = twin.relax(x, iterations)[-1]
+    cost = 0.5 * (output - target).square().sum() / output.shape[1]
+    return list(torch.autograd.grad(cost, twin.weights))
+
+
 def read(
-    states: PhaseStates, scale: Float[Tensor, "member"], noise: Float[Tensor, "#member 2 batch units"]
+    states: PhaseStates, scale: Float[Tensor, " member"], noise: Float[Tensor, "#member 2 batch units"]
 ) -> PhaseStates:
     """Voltages as read: v + scale * noise, the noise split over the layers."""
     parts = noise.split([v.shape[-1] for v in states], -1)
     return [v + scale[:, None, None, None] * xi for v, xi in zip(states, parts, strict=True)]
 
 
-def contrast(
-    states: PhaseStates, amplified: Float[Tensor, "#member batch n_0"], width: float | Tensor
-) -> Contrast:
+def contrast(states: PhaseStates, amplified: Float[Tensor, "#member batch n_0"], width: float | Tensor) -> Contrast:
     """Half the squared drops in the upper phase minus those in the lower, over `width`, averaged over the batch.
 
     Written in sums and differences of the two phases: for drops a - b,
@@ -138,18 +155,18 @@ def contrast(
 def train(
     net: DeepResistiveNetwork,
     x: Float[Tensor, "n n_0"],
-    y: Int[Tensor, "n"],
+    y: Int[Tensor, " n"],
     *,
     epochs: int,
     batch_size: int,
     beta: float,
     iterations: int,
-    learning_rates: Sequence[float | Float[Tensor, "member"]],
+    learning_rates: Sequence[float | Float[Tensor, " member"]],
     readout: Readout | None = None,
     seed: int | Sequence[int] = 0,
     decay: float = 0.99,
     bias_rate: float = 1.0,
-    test: tuple[Float[Tensor, "m n_0"], Int[Tensor, "m"]] | None = None,
+    test: tuple[Float[Tensor, "m n_0"], Int[Tensor, " m"]] | None = None,
     estimator: Estimator = "centered",
     first_epoch: int = 0,
     engine: Engine = "auto",
@@ -200,7 +217,8 @@ def train(
     nudge = beta * torch.tensor(NUDGES[estimator]).to(like)
     scale = None if readout is None else readout.scale(net.members).to(like)
     per_step = 2 * batch_size * sum(net.sizes[1:])
-    block = max(1, 2**18 // per_step)
+    # Steps a call: enough to pay for the call, few enough for their noise to stay small.
+    block = max(16, 2**20 // per_step)
     take_steps = _engine(engine, like.device)
 
     history = []
@@ -227,9 +245,38 @@ def train(
     return xr.concat(history, "epoch", join="exact") if history else xr.Dataset()
 
 
+def relative_rates(
+    sizes: Sequence[int],
+    x: Float[Tensor, "n n_0"],
+    y: Int[Tensor, " n"],
+    *,
+    input_gain: float,
+    beta: float,
+    iterations: int,
+    batch_size: int,
+    references: int = 8,
+    batches: int = 32,
+    device: str | torch.device = "cpu",
+) -> Float[Tensor, " layer"]:
+    """Learning rate of each layer at which a step moves it by its own mean conductance: mean(W_l) / rms(G_l).
+
+    G is the gradient before training, on batches like those of training; a study's rates are eta times these. The rms
+    differs a lot from one random network to the next, so its geometric mean over `references` untrained networks is
+    taken, and every seed of a sweep trains with the same rates.
+    """
+    net = DeepResistiveNetwork(sizes, input_gain=input_gain, members=references, seed=range(references), device=device)
+    x, target = x.to(device), one_hot(y.to(device), sizes[-1]).float()
+    power = torch.zeros(len(net.weights), references)
+    for images, classes in list(zip(x.split(batch_size), target.split(batch_size), strict=True))[:batches]:
+        estimate = gradient(net, images, classes, beta=beta, iterations=iterations)
+        power += torch.stack([g.square().mean((1, 2)) for g in estimate.weights]).cpu()
+    rms = (power / min(batches, -(-len(x) // batch_size))).log().mean(1).mul(0.5).exp()
+    return torch.stack([w.mean().cpu() for w in net.weights]) / rms
+
+
 def evaluate(
-    net: DeepResistiveNetwork, x: Float[Tensor, "n n_0"], y: Int[Tensor, "n"], iterations: int
-) -> tuple[Float[Tensor, "member"], Float[Tensor, "member layer"]]:
+    net: DeepResistiveNetwork, x: Float[Tensor, "n n_0"], y: Int[Tensor, " n"], iterations: int
+) -> tuple[Float[Tensor, " member"], Float[Tensor, "member layer"]]:
     """Share of images classified wrongly by the free outputs, and share of diode units that conduct in each layer.
 
     A member whose outputs are not finite classifies nothing rightly. The output layer has no diodes: NaN.
@@ -254,16 +301,16 @@ def torch_steps(
     x: Float[Tensor, "n n_0"],
     target: Float[Tensor, "n n_L"],
     rows: Int[Tensor, "stream step batch"],
-    stream: Int[Tensor, "member"],
+    stream: Int[Tensor, " member"],
     noise: Float[Tensor, "stream step 2 batch units"] | None,
-    scale: Float[Tensor, "member"] | None,
+    scale: Float[Tensor, " member"] | None,
     rates: Float[Tensor, "layer member"],
     bias_rate: float,
     gain: float,
-    nudge: Float[Tensor, "2"],
+    nudge: Float[Tensor, " 2"],
     iterations: int,
     step: Callable[..., Tensor] | None = None,
-) -> tuple[Int[Tensor, "member"], Float[Tensor, "member"]]:
+) -> tuple[Int[Tensor, " member"], Float[Tensor, " member"]]:
     """Training steps one after the other in torch; the reference that `native.steps` equals up to rounding.
 
     Returns the number of wrong predictions and the summed cost of each member, made before each update.
@@ -293,10 +340,10 @@ def training_step(
     amplified: Float[Tensor, "#member batch n_0"],
     target: Float[Tensor, "#member batch n_L"],
     noise: Float[Tensor, "#member 2 batch units"] | None,
-    scale: Float[Tensor, "member"] | None,
+    scale: Float[Tensor, " member"] | None,
     rates: Float[Tensor, "layer member"],
     bias_rates: Float[Tensor, "layer member"],
-    nudge: Float[Tensor, "2"],
+    nudge: Float[Tensor, " 2"],
     iterations: int,
 ) -> Float[Tensor, "member batch n_L"]:
     """Free phase, nudged phases, contrast of what is read, update: one step, in place.
@@ -384,7 +431,7 @@ def _compiled_step() -> Callable[..., Tensor]:
     compiled = torch.compile(training_step, dynamic=False)
     usable = True
 
-    def step(*args: object) -> Tensor:
+    def step(*args: Any) -> Tensor:
         nonlocal usable
         if usable:
             try:
@@ -393,6 +440,6 @@ def _compiled_step() -> Callable[..., Tensor]:
                 # Raised while compiling, so before anything was updated.
                 usable = False
                 warnings.warn(f"torch.compile failed, training goes on uncompiled and slower: {error}", stacklevel=2)
-        return training_step(*args)  # type: ignore[arg-type]
+        return training_step(*args)
 
     return step

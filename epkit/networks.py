@@ -17,16 +17,18 @@ and becomes 2 (+beta, -beta) only in the layers that the nudge has reached, so n
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from math import sqrt
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-Weights = list[Float[Tensor, "member n_pre n_post"]]
-Biases = list[Float[Tensor, "member n_post"]]
-States = list[Float[Tensor, "member batch n"]]
-PhaseStates = list[Float[Tensor, "member phase batch n"]]
+# An underscore marks a length that differs from one entry of the list to the next.
+Weights = list[Float[Tensor, "member _n_pre _n_post"]]
+Biases = list[Float[Tensor, "member _n_post"]]
+States = list[Float[Tensor, "member batch _n"]]
+PhaseStates = list[Float[Tensor, "member _phase _batch _n"]]
 
 
 class DeepResistiveNetwork:
@@ -108,7 +110,9 @@ class DeepResistiveNetwork:
             ValueError: for a target without beta, and for a beta so negative that the energy has no minimum.
         """
         if (target is None) != (beta == 0.0):
-            raise ValueError(f"beta = {beta}: a nudged phase takes a target and a beta other than 0, a free phase neither")
+            raise ValueError(
+                f"beta = {beta}: a nudged phase takes a target and a beta other than 0, a free phase neither"
+            )
         if beta < 0 and (smallest := float(self.weights[-1].sum(1).min())) <= -beta:
             raise ValueError(
                 f"beta = {beta}: its size must stay below the least total conductance of an output unit, {smallest:.3g}"
@@ -153,7 +157,7 @@ def batch_of(x: Float[Tensor, "*member batch n"]) -> Float[Tensor, "member batch
     return x if x.ndim == 3 else x[None]
 
 
-def signed_input(first: Float[Tensor, "member 2*n_0 n_1"]) -> Float[Tensor, "member n_0 n_1"]:
+def signed_input(first: Float[Tensor, "member doubled n_1"]) -> Float[Tensor, "member n_0 n_1"]:
     """W+ - W-: what the doubled input layer amounts to in a product with x."""
     plus, minus = first.chunk(2, 1)
     return plus - minus
@@ -166,7 +170,7 @@ def input_drive(
     return ((gain * batch_of(x)) @ signed)[:, None]
 
 
-def total_conductances(weights: Weights) -> list[Float[Tensor, "member 1 1 n"]]:
+def total_conductances(weights: Weights) -> list[Float[Tensor, "member 1 1 _n"]]:
     """Sum of the conductances that meet at each unit of layer 1 … L (S)."""
     incoming = [w.sum(1) for w in weights]
     outgoing = [w.sum(2) for w in weights[1:]]
@@ -178,13 +182,13 @@ def total_conductances(weights: Weights) -> list[Float[Tensor, "member 1 1 n"]]:
 def settle(
     inner: Weights,
     biases: Biases,
-    totals: list[Float[Tensor, "member 1 1 n"]],
+    totals: list[Float[Tensor, "member 1 1 _n"]],
     drive: Float[Tensor, "member 1 batch n_1"],
     iterations: int,
     *,
     states: PhaseStates | None = None,
     target: Float[Tensor, "#member 1 batch n_L"] | None = None,
-    beta: Float[Tensor, "phase 1 1"] | None = None,
+    beta: Float[Tensor, "_phase 1 1"] | None = None,
 ) -> PhaseStates:
     """Coordinate descent on the energy, all phases side by side (arXiv:2402.11674).
 
@@ -215,7 +219,9 @@ def settle(
                     v[layer] = current / totals[layer]
                 else:
                     v[layer] = (current + beta * target) / (totals[layer] + beta)
-    return [drive.new_zeros(drive.shape[0], 1, 1, b.shape[1]) if s is None else s for s, b in zip(v, biases, strict=True)]
+    return [
+        drive.new_zeros(drive.shape[0], 1, 1, b.shape[1]) if s is None else s for s, b in zip(v, biases, strict=True)
+    ]
 
 
 def _product(
@@ -236,5 +242,5 @@ def _initial_conductances(sizes: Sequence[int], seed: int) -> list[Float[Tensor,
     doubled = (2 * sizes[0], *sizes[1:])
     return [
         ((2 * torch.rand(pre, post, generator=generator, dtype=torch.float64) - 1) * sqrt(1 / pre)).clamp_min(0)
-        for pre, post in zip(doubled[:-1], doubled[1:], strict=True)
+        for pre, post in pairwise(doubled)
     ]

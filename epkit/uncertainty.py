@@ -8,7 +8,7 @@ is known exactly. A read-out model is anything with the two methods of `Readout`
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -17,6 +17,7 @@ from torch import Tensor
 Averaging = Literal["shortcut", "explicit"]
 
 
+@runtime_checkable
 class Readout(Protocol):
     """What `epkit.gradient` and `epkit.train` ask of a read-out model."""
 
@@ -24,7 +25,7 @@ class Readout(Protocol):
         """Random numbers of one read-out of every unit, drawn on the CPU in float32, member-free."""
         ...
 
-    def scale(self, members: int) -> Float[Tensor, "member"]:
+    def scale(self, members: int) -> Float[Tensor, " member"]:
         """Standard deviation (V) that multiplies the noise of each member."""
         ...
 
@@ -46,7 +47,7 @@ class GaussianReadout:
         ValueError: for sigma < 0 or not finite, samples < 1, or another averaging.
     """
 
-    sigma: float | Float[Tensor, "member"]
+    sigma: float | Float[Tensor, " member"]
     samples: int = 1
     averaging: Averaging = "shortcut"
 
@@ -72,7 +73,7 @@ class GaussianReadout:
             left -= count
         return total / self.samples
 
-    def scale(self, members: int) -> Float[Tensor, "member"]:
+    def scale(self, members: int) -> Float[Tensor, " member"]:
         """sigma of each member (V); ValueError if it is given for another number of members."""
         sigma = torch.as_tensor(self.sigma, dtype=torch.float32).flatten()
         if sigma.numel() not in (1, members):

@@ -1,0 +1,212 @@
+"""The C++ engine against its reference in torch, and its promises about threads, ensembles and compilers."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import epkit
+from epkit import native
+from epkit.learning import torch_steps
+
+compiled = pytest.mark.skipif(native.library() is None, reason="no C++ compiler on this machine")
+
+
+def problem(
+    sizes=(12, 20, 34, 6), members=3, batch=4, streams=1, steps=20, nudge=(0.3, -0.3), noise=True, seed=0
+) -> list:
+    """Arguments of `steps` in float64: random networks, images with exact zeros, several streams."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape):
+        return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+    pre, images, layers = (2 * sizes[0], *sizes[1:-1]), 40, len(sizes) - 1
+    weights = [normal(members, a, b).clamp_min(0) / a**0.5 + 0.01 for a, b in zip(pre, sizes[1:], strict=True)]
+    biases = [0.1 * normal(members, n) for n in sizes[1:]]
+    x = normal(images, sizes[0]) * (torch.rand(images, sizes[0], generator=generator) < 0.3)
+    target = torch.eye(sizes[-1], dtype=torch.float64)[torch.randint(sizes[-1], (images,), generator=generator)]
+    rows = torch.randint(images, (streams, steps, batch), generator=generator)
+    stream = torch.arange(members) % streams
+    xi = normal(streams, steps, 2, batch, sum(sizes[1:])) if noise else None
+    scale = 1e-3 * torch.arange(members, dtype=torch.float64) if noise else None
+    rates = 0.01 * torch.rand(layers, members, generator=generator, dtype=torch.float64)
+    return [
+        weights,
+        biases,
+        x,
+        target,
+        rows,
+        stream,
+        xi,
+        scale,
+        rates,
+        0.5,
+        3.0,
+        torch.tensor(nudge).double(),
+        3,
+    ]
+
+
+def copied(arguments: list, dtype: torch.dtype = torch.float64, members: list[int] | None = None) -> list:
+    """A deep copy in another type, of some members only."""
+
+    def part(t, axis=0):
+        return t if members is None else t.index_select(axis, torch.tensor(members))
+
+    weights, biases, x, target, rows, stream, xi, scale, rates, bias_rate, gain, nudge, iterations = arguments
+    reals = [x, target, xi, None if scale is None else part(scale), part(rates, 1), nudge]
+    x, target, xi, scale, rates, nudge = [None if t is None else t.to(dtype, copy=True) for t in reals]
+    parameters = [[part(p).to(dtype, copy=True) for p in ps] for ps in (weights, biases)]
+    return [*parameters, x, target, rows, part(stream), xi, scale, rates, bias_rate, gain, nudge, iterations]
+
+
+def outcome(arguments: list, steps=native.steps) -> list[torch.Tensor]:
+    """All that a block of steps changes and returns."""
+    return [*steps(*arguments), *arguments[0], *arguments[1]]
+
+
+@pytest.fixture(autouse=True)
+def threads() -> Iterator[None]:
+    """One thread unless a test asks for more, and the number as before after it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def fresh_library(monkeypatch, tmp_path) -> Iterator[None]:
+    """Compiles anew, into an empty cache."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    native.library.cache_clear()
+    yield
+    native.library.cache_clear()
+
+
+@compiled
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    st.integers(1, 20),
+    st.lists(st.integers(1, 75).map(lambda n: 2 * n), max_size=3),
+    st.integers(1, 12),
+    st.integers(1, 4),
+    st.integers(1, 5),
+    st.integers(1, 2),
+    st.sampled_from([(0.3, -0.3), (0.3, 0.0), (0.0, -0.3)]),
+    st.booleans(),
+    st.sampled_from([(torch.float64, 1e-10), (torch.float32, 1e-4)]),
+)
+def test_equals_torch(inputs, hidden, outputs, members, batch, streams, nudge, noise, precision):
+    dtype, tolerance = precision
+    streams = min(streams, members)
+    arguments = problem((inputs, *hidden, outputs), members, batch, streams, 20, nudge, noise)
+    # A nudge as large as an output's conductance has no steady state: rounding would grow without bound.
+    arguments[0][-1] += 1.0
+    expected = outcome(copied(arguments, dtype), torch_steps)
+    for value, reference in zip(outcome(copied(arguments, dtype)), expected, strict=True):
+        size = float(reference.abs().max()) + 1.0
+        torch.testing.assert_close(value.double(), reference.double(), rtol=0, atol=tolerance * size)
+
+
+@compiled
+@pytest.mark.parametrize("members", [1, 2, 5])
+def test_threads_change_no_bit(members, monkeypatch):
+    monkeypatch.setattr(native._Pace, "choose", lambda self: True)  # share members, even where it is slower
+    arguments = problem((9, 66, 130, 5), members, streams=min(2, members))
+    results = []
+    for count in (1, 2, 3):
+        torch.set_num_threads(count)
+        results.append(outcome(copied(arguments, torch.float32)))
+    for result in results[1:]:
+        assert all(map(torch.equal, result, results[0]))
+
+
+@compiled
+def test_other_members_change_no_bit():
+    torch.set_num_threads(2)
+    arguments = problem(members=5, streams=2)
+    together = outcome(copied(arguments))
+    for members in ([3], [4, 0]):
+        for alone, value in zip(outcome(copied(arguments, members=members)), together, strict=True):
+            assert torch.equal(alone, value[members])
+
+
+@compiled
+def test_cutting_into_blocks_changes_no_bit():
+    whole, cut = problem(), problem()
+    outcome(whole)
+    rows, noise = cut[4], cut[6]
+    for part in (slice(0, 7), slice(7, 20)):
+        cut[4], cut[6] = rows[:, part], noise[:, part]
+        outcome(cut)
+    assert all(map(torch.equal, [*whole[0], *whole[1]], [*cut[0], *cut[1]]))
+
+
+@compiled
+@pytest.mark.parametrize("threads_count", [1, 2])
+def test_a_diverged_member_shows_and_stays_alone(threads_count, monkeypatch):
+    monkeypatch.setattr(native._Pace, "choose", lambda self: True)
+    torch.set_num_threads(threads_count)
+    arguments = problem(members=3)
+    healthy = outcome(copied(arguments))
+    arguments[0][1][1, 0, 0] = torch.nan
+    sick = outcome(copied(arguments))
+    for value, reference in zip(sick, healthy, strict=True):
+        assert torch.equal(value[[0, 2]], reference[[0, 2]])
+    assert not all(bool(p[1].isfinite().all()) for p in sick[2:])
+    assert not bool(sick[1][1].isfinite())
+
+
+@compiled
+def test_refuses_what_it_would_misread():
+    arguments = problem()
+    arguments[0][1] = arguments[0][1].mT.contiguous().mT
+    with pytest.raises(ValueError, match="contiguous"):
+        native.steps(*arguments)
+    arguments = problem()
+    arguments[0][1] = arguments[0][1].float()
+    with pytest.raises(ValueError, match="float32 or float64"):
+        native.steps(*arguments)
+
+
+def test_falls_back_with_one_warning(monkeypatch, fresh_library):
+    monkeypatch.setattr(native.shutil, "which", lambda name: None)
+    net = epkit.DeepResistiveNetwork((4, 6, 3), input_gain=2.0)
+    settings = {
+        "epochs": 2,
+        "batch_size": 2,
+        "beta": 0.1,
+        "iterations": 2,
+        "learning_rates": (0.01, 0.01),
+        "engine": "native",
+    }
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(2):
+            epkit.train(net, torch.rand(8, 4), torch.arange(8) % 3, **settings)
+    (message,) = [str(w.message) for w in caught if "slower torch engine" in str(w.message)]
+    assert "apt install g++" in message
+
+
+@compiled
+def test_two_processes_compile_at_once(fresh_library, tmp_path):
+    # Unoptimised, which compiles in a fraction of the time.
+    code = (
+        "from epkit import native\n"
+        "native.FLAGS = tuple(flag for flag in native.FLAGS if flag != '-O3')\n"
+        "assert native.library() is not None"
+    )
+    command = [sys.executable, "-W", "error::UserWarning", "-c", code]
+    running = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    for process in running:
+        _, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors
+    assert [p.suffix for p in (tmp_path / "epkit").iterdir()] == [".so"]
