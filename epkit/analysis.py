@@ -1,0 +1,290 @@
+"""From a store of runs to limits, exponents and benefits, with intervals over the seeds.
+
+The data contract, also of `figures`. A *store* is an xarray Dataset on the full grid (dataset, learning_rate,
+averaging, samples, sigma, seed, epoch[, layer]), a dimension of length 1 being allowed wherever nothing
+varies: `test_error`, `train_error` in [0, 1] over epoch, NaN where a run diverged or was not made; `activity`
+(share of conducting hidden diode units) and `conductance` over epoch and layer; `diverged` (bool); `chance`
+(dataset), the error of always choosing the commonest class; `title` (dataset). `sigma` is the standard
+deviation of one read-out in volts and includes 0. `attrs["parameters"]` is a JSON string (sizes, batch_size,
+epochs, train_images, ...).
+
+An *error* here is a DataArray in [0, 1] with at least the dims (sigma, seed); other dims are carried along
+and each of their points is analysed alone. NaN means "not run". The seed is the statistical unit throughout:
+an interval says what other seeds would give. All intervals are two-sided at `level`; with one seed they are
+NaN.
+"""
+
+import math
+import warnings
+
+import numpy as np
+import xarray as xr
+from scipy import stats
+from scipy.optimize import OptimizeWarning, curve_fit, isotonic_regression
+from scipy.special import expit, logit
+
+# A network learns when its lowest mean error is below this share of chance: errors at chance scatter by less.
+LEARNS = 0.9
+RESAMPLES = 2000
+
+
+def final_error(ds: xr.Dataset, last: int = 1) -> xr.DataArray:
+    """Test error after training, the mean of the `last` epochs; a run that diverged counts as chance."""
+    error = ds.test_error.isel(epoch=slice(-last, None)).mean("epoch", skipna=False, keep_attrs=True)
+    diverged = ds.diverged == 1  # merging stores may have made it a float, NaN where not run
+    if "epoch" in diverged.dims:
+        diverged = diverged.any("epoch")
+    return error.where(~diverged, ds.chance).transpose(*error.dims).rename("error")
+
+
+def t_interval(values: xr.DataArray, dim: str = "seed", level: float = 0.95) -> xr.Dataset:
+    """Mean over `dim` with its Student t interval: (mean, low, high, n); NaN values are left out."""
+    n = values.count(dim)
+    mean = values.mean(dim)
+    half = stats.t.ppf((1 + level) / 2, (n - 1).where(n > 1)) * values.std(dim, ddof=1) / np.sqrt(n)
+    return xr.Dataset({"mean": mean, "low": mean - half, "high": mean + half, "n": n})
+
+
+def mean_interval(error: xr.DataArray, dim: str = "seed", level: float = 0.95, rng: int = 0) -> xr.Dataset:
+    """Mean over `dim` with its percentile bootstrap interval: (mean, low, high, n).
+
+    Percentile, not BCa: BCa is undefined on equal values, which seeds at chance often are; there the interval
+    has zero width. Every cell restarts the generator of seed `rng` and sorts its values, so that the result
+    depends neither on other cells nor on the order of the seeds.
+    """
+
+    def interval(values: np.ndarray) -> tuple[float, float]:
+        values = np.sort(values[np.isfinite(values)])
+        if len(values) < 2:
+            return np.nan, np.nan
+        found = stats.bootstrap(
+            (values,), np.mean, n_resamples=RESAMPLES, confidence_level=level, method="percentile",
+            rng=np.random.default_rng(rng),
+        ).confidence_interval  # fmt: skip
+        return found.low, found.high
+
+    low, high = xr.apply_ufunc(interval, error, input_core_dims=[[dim]], output_core_dims=[[], []], vectorize=True)
+    return xr.Dataset({"mean": error.mean(dim), "low": low, "high": high, "n": error.count(dim)})
+
+
+def half_way(error: xr.DataArray, chance: xr.DataArray | float) -> xr.DataArray:
+    """Half way between chance and the lowest mean error over sigma; NaN where the network never learns."""
+    lowest = error.mean("seed").min("sigma")
+    return ((lowest + chance) / 2).where(lowest < LEARNS * chance)
+
+
+def learning_share(error: xr.DataArray, chance: xr.DataArray | float, level: float = 0.95) -> xr.Dataset:
+    """Share of the seeds that learn (error below half way) with its Wilson interval: (mean, low, high, n).
+
+    Near a limit runs are bimodal, and a mean error describes none of them; this does.
+    """
+
+    def wilson(learn: int, n: int) -> tuple[float, float, float]:
+        if n == 0:
+            return np.nan, np.nan, np.nan
+        found = stats.binomtest(int(learn), int(n)).proportion_ci(level, method="wilson")
+        return learn / n, found.low, found.high
+
+    n = error.count("seed")
+    learn = (error < half_way(error, chance)).sum("seed")
+    share = xr.apply_ufunc(wilson, learn, n, output_core_dims=[[]] * 3, vectorize=True)
+    return xr.Dataset(dict(zip(("mean", "low", "high"), share, strict=True)) | {"n": n})
+
+
+def _logistic_crossing(x: np.ndarray, y: np.ndarray, half: float, guess: float) -> float:
+    """Where a logistic curve with free asymptotes, fitted to y(x), crosses `half`; NaN if it doesn't."""
+    if len(x) < 4:
+        return math.nan
+    step = np.ptp(x) / (len(x) - 1)
+    u = (x - x[0]) / step  # in steps of the grid, so that the fit knows no units
+
+    def curve(u: np.ndarray, low: float, rise: float, middle: float, width: float) -> np.ndarray:
+        return low + rise * expit((u - middle) / width)
+
+    # a turn sharper than a tenth of a step can't be told from a jump
+    bounds = np.array([(0, 1e-6, 0, 0.1), (1, 1, u[-1], u[-1])])
+    start = np.clip((y.min(), np.ptp(y), (guess - x[0]) / step, 0.5), *bounds)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", OptimizeWarning)  # the covariance, which isn't used
+            low, rise, middle, width = curve_fit(curve, u, y, p0=start, bounds=bounds)[0]
+    except RuntimeError:  # no convergence
+        return math.nan
+    share = (half - low) / rise
+    return float(x[0] + step * (middle + width * logit(share))) if 0 < share < 1 else math.nan
+
+
+def _seed_limit(sigma: np.ndarray, error: np.ndarray, half: float) -> tuple[float, str, str]:
+    """The limit of one seed, how it was found, and why not: sigma (k,) > 0 rising, from the optimum on."""
+    run = np.isfinite(error)
+    if not run.any():
+        return math.nan, "none", "not run"
+    if math.isnan(half):
+        return math.nan, "none", "never learns"
+    x, y = np.log(sigma[run]), error[run]
+    rising = isotonic_regression(y).x
+    if rising[0] >= half:
+        return math.nan, "none", "above half way from the optimum on"
+    if rising[-1] < half:
+        return math.nan, "none", "below half way even at the largest σ"
+    after = int(np.argmax(rising >= half))
+    crossing = float(np.interp(half, rising[after - 1 : after + 1], x[after - 1 : after + 1]))
+    fitted = _logistic_crossing(x, y, half, crossing)
+    if x[0] <= fitted <= x[-1]:
+        return math.exp(fitted), "logistic", ""
+    return math.exp(crossing), "interpolation", ""
+
+
+def sigma_step(sigma: xr.DataArray) -> float:
+    """The median ratio of neighbouring positive sigmas: the grain of the sweep; NaN for fewer than two."""
+    positive = np.sort(sigma.values[sigma.values > 0])
+    return float(np.median(positive[1:] / positive[:-1])) if len(positive) > 1 else math.nan
+
+
+def critical_limit(error: xr.DataArray, chance: xr.DataArray | float, level: float = 0.95) -> xr.Dataset:
+    """The critical limit sigma_c in volts: where the error, above the optimum, crosses `half_way` to chance.
+
+    One limit a seed, from a logistic fit on log sigma (> 0) with free asymptotes. A seed is *bracketed* when
+    the best rising step curve through its errors (isotonic regression) starts below half way and ends above;
+    other limits are censored (NaN, with a `reason`), never extrapolated. Where there are fewer than four
+    sigmas, or the fit fails or leaves the grid, the limit is where the rising curve, interpolated on log
+    sigma, crosses (`method` "interpolation").
+
+    Returns per seed `limit`, `bracketed`, `method`, `reason`; over the bracketed seeds the geometric `mean`
+    with `low`, `high` (t interval of the log) and `n`; `runs` (number of seeds run) and the level `half`. The
+    interval knows nothing of the grid: a turn sharper than `sigma_step` is located within one step only.
+    """
+    error = error.sortby("sigma")
+
+    def group(sigma: np.ndarray, error: np.ndarray, half: float) -> tuple[np.ndarray, ...]:
+        means = np.ma.masked_invalid(error).mean(axis=1).filled(np.inf)
+        side = (np.arange(len(sigma)) >= means.argmin()) & (sigma > 0)
+        found = [_seed_limit(sigma[side], values[side], half) for values in error.T]
+        return tuple(np.array(column, dtype=object) for column in zip(*found, strict=True))
+
+    half = half_way(error, chance)
+    limit, method, reason = xr.apply_ufunc(
+        group, error.sigma, error, half,
+        input_core_dims=[["sigma"], ["sigma", "seed"], []], output_core_dims=[["seed"]] * 3, vectorize=True,
+    )  # fmt: skip
+    limit = limit.astype(float)
+    pooled = t_interval(np.log(limit), level=level)
+    return xr.Dataset(
+        {
+            "limit": limit,
+            "bracketed": limit.notnull(),
+            "method": method.astype(str),
+            "reason": reason.astype(str),
+            "mean": np.exp(pooled["mean"]),
+            "low": np.exp(pooled["low"]),
+            "high": np.exp(pooled["high"]),
+            "n": pooled["n"],
+            "runs": error.notnull().any("sigma").sum("seed"),
+            "half": half,
+        }
+    )
+
+
+def scaling_exponent(limits: xr.DataArray, level: float = 0.95) -> xr.Dataset:
+    """Exponent p of sigma_c ~ N^p from limits (samples, seed, ...): a `slope` a seed, t interval over seeds.
+
+    A seed's slope uses the N it has a limit for, and is NaN if these are fewer than three. Where the turn is
+    sharper than the steps of the sweep, the error of the grid is common to all seeds and the interval misses
+    it. Under p = 1/2 it cancels if sqrt(N) moves by whole steps: sweep N = 1, 4, 16 in steps of 2 or sqrt(2).
+    """
+
+    def slope(samples: np.ndarray, limits: np.ndarray) -> float:
+        known = np.isfinite(limits)
+        if known.sum() < 3:  # two points fit any line
+            return math.nan
+        return float(np.polyfit(np.log(samples[known]), np.log(limits[known]), 1)[0])
+
+    slopes = xr.apply_ufunc(slope, limits.samples, limits, input_core_dims=[["samples"], ["samples"]], vectorize=True)
+    return t_interval(slopes, level=level).assign(slope=slopes)
+
+
+def collapse(error: xr.DataArray, level: float = 0.95) -> xr.Dataset:
+    """How well the errors of N averaged reads fall on those of a single one at equal sigma/sqrt(N).
+
+    For each N > 1, the mean over all coinciding points of error(N, sigma) - error(1, sigma/sqrt(N)): (mean, low,
+    high, n) over (samples, ...), t interval over seeds, and `points`, their number. Raises ValueError without
+    samples = 1.
+    """
+    if 1 not in error.samples:
+        raise ValueError("a collapse compares with a single read-out, samples = 1, which this error does not hold")
+    single = error.sel(samples=1, drop=True)
+    found = []
+    for count in error.samples.values[error.samples.values > 1]:
+        equal = np.isclose(error.sigma.values[:, None] / math.sqrt(count), error.sigma.values, rtol=1e-6)
+        many, one = np.nonzero(equal & (error.sigma.values > 0))
+        averaged = error.sel(samples=count).isel(sigma=many).drop_vars("sigma")
+        difference = (averaged - single.isel(sigma=one).drop_vars("sigma")).mean("sigma")
+        found.append(t_interval(difference, level=level).assign(points=len(many)))
+    return xr.concat(found, "samples")
+
+
+def limit_ratio(limits_a: xr.DataArray, limits_b: xr.DataArray, level: float = 0.95) -> xr.Dataset:
+    """Ratio a/b of limits paired over seeds: geometric (mean, low, high, n), t interval of the log."""
+    pooled = t_interval(xr.ufuncs.log(limits_a / limits_b), level=level)
+    return pooled.assign({name: np.exp(pooled[name]) for name in ("mean", "low", "high")})
+
+
+def optimum(error: xr.DataArray, level: float = 0.95) -> xr.Dataset:
+    """The sigma of least mean error, 0 allowed, and the `benefit` error(0) - error(sigma_star) of each seed.
+
+    The least of many noisy means flatters itself, so each seed's benefit is measured at the sigma that is
+    best for the *other* seeds; (mean, low, high, n) is the t interval over the seeds. Raises ValueError
+    without sigma = 0.
+    """
+    if not (error.sigma == 0).any():
+        raise ValueError("the benefit of noise is measured against sigma = 0, which this error does not hold")
+    error = error.sortby("sigma")
+
+    def held_out(error: np.ndarray) -> np.ndarray:
+        benefit = np.full(error.shape[1], np.nan)
+        for seed in range(error.shape[1]):
+            others = np.ma.masked_invalid(np.delete(error, seed, axis=1))
+            if others.count():
+                benefit[seed] = error[0, seed] - error[others.mean(axis=1).filled(np.inf).argmin(), seed]
+        return benefit
+
+    benefit: xr.DataArray = xr.apply_ufunc(
+        held_out, error, input_core_dims=[["sigma", "seed"]], output_core_dims=[["seed"]], vectorize=True
+    )
+    return t_interval(benefit, level=level).assign(benefit=benefit, sigma_star=error.mean("seed").idxmin("sigma"))
+
+
+def star_over_limit(error: xr.DataArray, limit: xr.DataArray, level: float = 0.95, rng: int = 0) -> xr.Dataset:
+    """sigma_star / sigma_c with a percentile bootstrap interval over whole seeds: (mean, low, high, n).
+
+    `limit` (seed, ...) comes from `critical_limit`; only bracketed seeds count, and only sigmas that all of
+    them ran. Each resample chooses its own sigma_star, so the interval contains the uncertainty of that
+    choice.
+    """
+
+    def group(sigma: np.ndarray, error: np.ndarray, limit: np.ndarray) -> tuple[float, float, float, int]:
+        known = np.isfinite(limit)
+        n = int(known.sum())
+        complete = np.isfinite(error[:, known]).all(axis=1)
+        if not n or not complete.any():
+            return np.nan, np.nan, np.nan, 0
+        sigma, error, log_limit = sigma[complete], error[complete][:, known], np.log(limit[known])
+
+        def ratio(seeds: np.ndarray, axis: int = -1) -> np.ndarray:
+            return sigma[error[:, seeds].mean(axis).argmin(0)] / np.exp(log_limit[seeds].mean(axis))
+
+        everyone = np.arange(n)
+        if n == 1:
+            return float(ratio(everyone)), np.nan, np.nan, n
+        found = stats.bootstrap(
+            (everyone,), ratio, n_resamples=RESAMPLES, confidence_level=level, method="percentile",
+            rng=np.random.default_rng(rng),
+        ).confidence_interval  # fmt: skip
+        return float(ratio(everyone)), found.low, found.high, n
+
+    error, limit = error.sortby(["sigma", "seed"]), limit.sortby("seed")
+    found = xr.apply_ufunc(
+        group, error.sigma, error, limit,
+        input_core_dims=[["sigma"], ["sigma", "seed"], ["seed"]], output_core_dims=[[]] * 4, vectorize=True,
+    )  # fmt: skip
+    return xr.Dataset(dict(zip(("mean", "low", "high", "n"), found, strict=True)))

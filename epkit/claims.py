@@ -1,0 +1,183 @@
+"""The paper's five claims (arXiv:2503.22810), judged from a store.
+
+Each `claim_*` takes a store as `analysis` describes it and returns a table with the columns claim, measure,
+value, low, high, n (seeds) and verdict, a row for each setting (data set, learning rate, averaging, samples)
+that was run. Everything in it is computed; the thresholds are arguments, for they are fixed before the data.
+"""
+
+import itertools
+import json
+import math
+from collections.abc import Callable
+from typing import SupportsFloat
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from .analysis import (
+    critical_limit,
+    final_error,
+    limit_ratio,
+    optimum,
+    scaling_exponent,
+    sigma_step,
+    star_over_limit,
+)
+
+COLUMNS = ["claim", "measure", "value", "low", "high", "n", "verdict"]
+Range = tuple[float, float]
+Describe = Callable[[xr.Dataset], str]
+
+
+def verdict(low: SupportsFloat, high: SupportsFloat, *, inside: Range, contains: float | None = None) -> str:
+    """Judge the interval [low, high] of an effect: "supported", "contradicted" or "undecided".
+
+    Supported: it lies within the open range `inside` and, where a point hypothesis is given, `contains` it.
+    Contradicted: it excludes that point or, without one, lies wholly outside the range. A NaN bound:
+    undecided.
+    """
+    low, high = float(low), float(high)
+    if math.isnan(low + high):
+        return "undecided"
+    if contains is not None and not low <= contains <= high:
+        return "contradicted"
+    if inside[0] < low and high < inside[1]:
+        return "supported"
+    return "contradicted" if contains is None and (high <= inside[0] or low >= inside[1]) else "undecided"
+
+
+def equivalent(low: SupportsFloat, high: SupportsFloat, factor: float = 2.0) -> str:
+    """Verdict on "this ratio is 1 within `factor`", from the ratio's interval."""
+    return verdict(low, high, inside=(1 / factor, factor))
+
+
+def _claim(
+    ds: xr.Dataset, claim: str, error: xr.DataArray, found: xr.Dataset, measure: Describe, judge: Describe
+) -> pd.DataFrame:
+    """Table of the (mean, low, high, n) of `found`: a row for each of its settings that was run.
+
+    The measure quotes learning rate and number of updates, both of which move the limit.
+    """
+    given = json.loads(ds.attrs["parameters"])
+    steps = int(ds.epoch.max()) * (given["train_images"] // given["batch_size"])
+    words = {"dataset": "{}", "learning_rate": "η = {:g}", "averaging": "{} averaging", "samples": "N = {}"}
+    titles = ds.title.to_series()
+    ran = error.notnull().any([dim for dim in error.dims if dim not in found["mean"].dims])
+    if ran.sizes.get("averaging") == 1:
+        words.pop("averaging")  # nothing to tell it from
+    rows = []
+    for point in itertools.product(*(ran[dim].values.tolist() for dim in ran.dims)):
+        at = dict(zip(ran.dims, point, strict=True))
+        if ran.sel(at):
+            one = found.sel(at)
+            where = [words[dim].format(titles.get(at[dim], at[dim])) for dim in words if dim in at]
+            text = ", ".join([measure(one), *where, f"{steps:,} steps"])
+            numbers = [float(one[name]) for name in ("mean", "low", "high")]
+            rows.append([claim, text, *numbers, int(one.n), judge(one)])
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def table(claims: pd.DataFrame) -> pd.DataFrame:
+    """A claims table with rounded numbers, to show: three significant digits."""
+    return claims.assign(**{name: claims[name].map("{:.3g}".format) for name in ("value", "low", "high")})
+
+
+def claim_gradient(ds: xr.Dataset, within: float = 0.01) -> pd.DataFrame:
+    """Notebook 01, a row a layer: the centred estimate is the gradient of backpropagation for beta -> 0.
+
+    Supported where the relative error at the smallest beta is below `within`, else contradicted. One network, no
+    interval.
+    """
+    one = ds.relative_error.sel(estimator="centered").isel(nudge=0)
+    rows = [
+        ["EP estimates the true gradient", f"relative error of layer {int(layer)} at β = {float(one.nudge):g} S",
+         float(error), math.nan, math.nan, 1, "supported" if error < within else "contradicted"]
+        for layer, error in zip(one.layer, one, strict=True)
+    ]  # fmt: skip
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def coverage(ds: xr.Dataset) -> pd.DataFrame:
+    """Which of the paper's three data sets a store holds, and as what variant; how many of its runs diverged."""
+    held = ds.title.to_series()
+    diverged = ds.diverged.isel(epoch=-1)
+    rows = {}
+    for name in ("mnist", "kmnist", "fashion_mnist"):
+        variants = [each for each in held.index if each.startswith(name)]
+        rows[name] = "; ".join(held[variants]) or "not in this store: nothing is said about it"
+    rows |= {name: f"{held[name]} (not in the paper)" for name in held.index if not name.endswith(("mnist", "split"))}
+    rows["diverged runs"] = f"{int(diverged.sum())} of {diverged.size}"
+    return pd.DataFrame({"": rows})
+
+
+def claim_limit(ds: xr.Dataset) -> pd.DataFrame:
+    """Claim 1, a row a setting: there is a critical limit (value: sigma_c in volts).
+
+    Supported when every seed's limit is bracketed, and at least two are; contradicted when the network learns
+    at no sigma at all; otherwise undecided, for the limit may lie outside the sweep.
+    """
+
+    def measure(one: xr.Dataset) -> str:
+        why = "; ".join(sorted(set(one.reason.values.tolist()) - {"", "not run"}))
+        return f"σ_c (V), swept in steps of ×{sigma_step(ds.sigma):.2g}" + f" [{why}]" * bool(why)
+
+    def judge(one: xr.Dataset) -> str:
+        bracketed = int(one.n) == int(one.runs) > 1
+        return "supported" if bracketed else "contradicted" if np.isnan(one.half) else "undecided"
+
+    error = final_error(ds)
+    return _claim(ds, "a critical limit exists", error, critical_limit(error, ds.chance), measure, judge)
+
+
+def claim_datasets(ds: xr.Dataset, factor: float = 2.0) -> pd.DataFrame:
+    """Claim 2, a row a pair of data sets and a last one for all pairs: the limit is the same within `factor`.
+
+    The last row repeats the ratio farthest from 1. It is supported if every pair is, contradicted if any pair
+    is.
+    """
+    claim = "the limit is the same on all data sets"
+    error, titles = final_error(ds), ds.title.to_series()
+    limits = critical_limit(error, ds.chance).limit
+    pairs = list(itertools.combinations(titles.index, 2))
+    if not pairs:
+        nothing = [claim, "nothing to compare: one data set", math.nan, math.nan, math.nan, 0, "undecided"]
+        return pd.DataFrame([nothing], columns=COLUMNS)
+    names = pd.Index([f"{titles[a]} / {titles[b]}" for a, b in pairs], name="dataset")
+    ratios = xr.concat([limit_ratio(*(limits.sel(dataset=name) for name in pair)) for pair in pairs], names)
+    both = xr.concat([error.sel(dataset=a, drop=True) + error.sel(dataset=b, drop=True) for a, b in pairs], names)
+    table = _claim(ds, claim, both, ratios, lambda one: "σ_c ratio", lambda one: equivalent(one.low, one.high, factor))
+    farthest = np.log(table.value).abs().fillna(-1).idxmax()
+    judged = next((v for v in ("contradicted", "undecided") if v in set(table.verdict)), "supported")
+    last = table.loc[[farthest]].assign(measure=lambda t: "all pairs: " + t.measure, verdict=judged)
+    return pd.concat([table, last], ignore_index=True)
+
+
+def claim_scaling(ds: xr.Dataset, exponent: float = 0.5, inside: Range = (0.4, 0.6)) -> pd.DataFrame:
+    """Claim 3, a row a setting: averaging N read-outs moves the limit by √N."""
+    error = final_error(ds)
+    slopes = scaling_exponent(critical_limit(error, ds.chance).limit)
+    return _claim(
+        ds, "the limit scales as √N", error, slopes, lambda one: "slope of log σ_c over log N",
+        lambda one: verdict(one.low, one.high, inside=inside, contains=exponent),
+    )  # fmt: skip
+
+
+def claim_benefit(ds: xr.Dataset, threshold: float = 0.0) -> pd.DataFrame:
+    """Claim 4, a row a setting: a finite uncertainty lowers the test error, by more than `threshold`."""
+    error = final_error(ds)
+    return _claim(
+        ds, "a finite uncertainty helps", error, optimum(error),
+        lambda one: f"error(0) − error(σ*), σ* = {float(one.sigma_star):.2g} V",
+        lambda one: verdict(one.low, one.high, inside=(threshold, math.inf)),
+    )  # fmt: skip
+
+
+def claim_optimum(ds: xr.Dataset, inside: Range = (0.1, 1.0)) -> pd.DataFrame:
+    """Claim 5, a row a setting: the optimum lies close to the limit, σ*/σ_c lying within `inside`."""
+    error = final_error(ds)
+    ratios = star_over_limit(error, critical_limit(error, ds.chance).limit)
+    return _claim(
+        ds, "the optimum lies close to the limit", error, ratios, lambda one: "σ*/σ_c",
+        lambda one: verdict(one.low, one.high, inside=inside),
+    )  # fmt: skip

@@ -1,0 +1,383 @@
+"""The figures: each function takes a store (see `analysis` for the data contract) and returns a Figure.
+
+A figure can be understood alone: axes carry units, titles name the data-set variant, and the line below tells
+network, training, number of seeds and what the bars are. Every seed is a dot, for runs near a limit are
+bimodal. Intervals come from `analysis`; nothing here estimates anything. `style()` sets the look, once a
+notebook.
+"""
+
+import json
+import math
+import os
+import tempfile
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullLocator, PercentFormatter
+
+from .analysis import final_error, mean_interval, sigma_step
+
+SIGMA = "read-out uncertainty σ (V)"
+BARS = "small dots: seeds; bars: mean, 95 % bootstrap interval over seeds"
+BAND = "dashed line, grey band: limit σ$_c$, geometric mean and 95 % t interval over bracketed seeds"
+WAYS: dict[str, dict[str, Any]] = {
+    "explicit": {"ls": "-", "marker": "o"},
+    "shortcut": {"ls": "--", "marker": "s", "mfc": "none", "ms": 6},
+}
+WAY_COLOURS = {"explicit": "C0", "shortcut": "C1"}
+DOTS: dict[str, Any] = {"alpha": 0.5, "ms": 4, "mew": 0}
+READS = ("averaging", "samples")
+PERCENT = PercentFormatter(xmax=1, symbol="", decimals=0)
+
+
+def style() -> None:
+    """Set the look of all figures: seaborn's ticks theme and a palette safe for colour-blind readers."""
+    sns.set_theme(context="notebook", style="ticks", palette="colorblind", font_scale=0.8)
+    plt.rcParams.update({"axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False})
+
+
+def save(figure: Figure, folder: str | os.PathLike, name: str) -> tuple[Path, Path]:
+    """Write `folder`/`name`.png (150 dpi) and .svg, atomically, the same to the byte; return both paths."""
+    paths = Path(folder) / f"{name}.png", Path(folder) / f"{name}.svg"
+    paths[0].parent.mkdir(parents=True, exist_ok=True)
+    for path, metadata in zip(paths, ({"Software": None}, {"Date": None}), strict=True):
+        handle, temporary = tempfile.mkstemp(suffix=".tmp" + path.suffix, prefix=name, dir=path.parent)
+        os.close(handle)
+        try:
+            with mpl.rc_context({"svg.hashsalt": name}):
+                figure.savefig(temporary, dpi=150, format=path.suffix[1:], metadata=metadata)
+            os.chmod(temporary, 0o644)  # mkstemp makes files that only their owner can read
+            os.replace(temporary, path)
+        finally:
+            Path(temporary).unlink(missing_ok=True)
+    return paths
+
+
+def _canvas(rows: int, columns: int, size: tuple[float, float] = (3.7, 2.7), **share: Any) -> tuple[Figure, np.ndarray]:
+    """A figure of rows x columns panels and its (rows, columns) axes, not shown twice by a notebook."""
+    share |= {"figsize": (max(size[0] * columns, 6.4), size[1] * rows + 1.0), "layout": "constrained"}
+    figure, axes = plt.subplots(rows, columns, squeeze=False, **share)
+    plt.close(figure)
+    return figure, axes
+
+
+def _finish(figure: Figure, title: str, ds: xr.Dataset, *notes: str, trained: bool = True) -> Figure:
+    """Title above; below, in small type, what network was trained, and how, and how to read the figure."""
+    figure.suptitle(title, fontsize="large")
+    given = json.loads(ds.attrs.get("parameters", "{}"))
+    facts = ["network " + " and ".join(sorted({"-".join(map(str, n)) for n in given.get("sizes", {}).values()}))]
+    if trained:
+        facts += [
+            f"{ds.sizes['epoch']} epochs of {given['train_images']:,} images" if "train_images" in given else "",
+            f"batch {given['batch_size']}" if "batch_size" in given else "",
+            f"tested on {given['test_images']:,} images" if "test_images" in given else "",
+            f"n = {ds.sizes.get('seed', 1)} seed{'s' * (ds.sizes.get('seed', 1) > 1)}",
+        ]
+    lines = [", ".join(filter(None, facts)), *notes]
+    figure.supxlabel("\n".join(lines), fontsize="small", color="0.35", linespacing=1.4)
+    return figure
+
+
+def _one(ds: xr.Dataset, *dims: str) -> xr.Dataset:
+    """Without dims of length 1. Raises ValueError where there is a choice, which is the caller's to make."""
+    for dim in dims:
+        if ds.sizes.get(dim, 1) > 1:
+            raise ValueError(f"this figure shows one {dim}, select one of {ds[dim].values.tolist()}")
+    return ds.squeeze([dim for dim in dims if dim in ds.dims])
+
+
+def _panels(ds: xr.Dataset, across: str) -> tuple[Figure, list[tuple[Axes, xr.Dataset]]]:
+    """Figure and its panels, titled by data set and learning rate, each with its store; `across`: columns."""
+    down = "dataset" if across == "learning_rate" else "learning_rate"
+    figure, axes = _canvas(ds.sizes[down], ds.sizes[across], sharex=True, sharey=True)
+    panels = []
+    for (row, column), ax in np.ndenumerate(axes):
+        one = ds.isel({down: row, across: column})
+        ax.set_title(f"{one.title.item()}, η = {one.learning_rate.item():g}", fontsize="medium")
+        panels.append((ax, one))
+    return figure, panels
+
+
+def _number(value: float) -> str:
+    """1.2e-4 as mathematics."""
+    mantissa, exponent = f"{value:.1e}".split("e")
+    return rf"{mantissa}$\times$10$^{{{int(exponent)}}}$"
+
+
+def _zero(sigma: np.ndarray) -> float:
+    """A place for sigma = 0: two thirds of a decade left of the smallest positive sigma."""
+    return float(sigma[sigma > 0].min() / 10**0.67)
+
+
+def _ticks(axis: Axis, places: Sequence[float], names: Sequence[str] = ()) -> None:
+    """Ticks at these places of a log axis, and nowhere else; plain numbers unless named."""
+    axis.set_major_locator(FixedLocator(places))
+    axis.set_major_formatter(FixedFormatter(names or [f"{place:g}" for place in places]))
+    axis.set_minor_locator(NullLocator())
+
+
+def _sigma_axis(ax: Axes, sigma: np.ndarray, label: str = SIGMA) -> None:
+    """Log axis with decades marked and, left of a break, the place of 0."""
+    positive = sigma[sigma > 0]
+    first, last = np.log10(positive.min()) - 1e-9, np.log10(positive.max()) + 1e-9
+    decades = range(math.ceil(first), math.floor(last) + 1)
+    ticks, names = [10.0**decade for decade in decades], [f"$10^{{{decade}}}$" for decade in decades]
+    ax.set(xscale="log", xlabel=label)
+    if (sigma == 0).any():
+        ticks, names = [_zero(sigma), *ticks], ["0", *names]
+        middle = np.sqrt(_zero(sigma) * positive.min())
+        ax.text(middle, 0, "//", transform=ax.get_xaxis_transform(), ha="center", va="center", fontsize=8)
+    _ticks(ax.xaxis, ticks, names)
+
+
+def _seeds_and_mean(ax: Axes, values: xr.DataArray, zero: float, color: Any, label: str = "", **look: Any) -> None:
+    """values (sigma, seed): the mean with its interval, seeds beside it; no line leads to sigma = 0."""
+    values = values.dropna("sigma", how="all")
+    if not values.size:
+        return
+    sigma, found = values.sigma.values, mean_interval(values)
+    x, mean = np.where(sigma > 0, sigma, zero), found["mean"].values
+    step = np.exp(np.median(np.diff(np.log(np.sort(x))))) if len(x) > 1 else 1.5
+    beside = step ** np.linspace(0.16, 0.42, values.sizes["seed"])
+    ax.plot(np.outer(x, beside), values.transpose("sigma", "seed"), ".", color=color, **DOTS)
+    solid: dict[str, Any] = {"color": color, "marker": "o", "ms": 4, "lw": 1.2} | look
+    ax.plot(x[sigma > 0], mean[sigma > 0], label=label, **solid)
+    ax.plot(x[sigma == 0], mean[sigma == 0], **solid)
+    low, high = found.low.fillna(found["mean"]).values, found.high.fillna(found["mean"]).values
+    ax.vlines(x, low, high, color=color, lw=1.4)
+
+
+def _limit_band(ax: Axes, limits: xr.Dataset) -> str:
+    """Draw the critical limit of one panel; return it in words, or the commonest reason why there is none."""
+    n, runs = int(limits.n), int(limits.runs)
+    if not n:
+        reasons = pd.Series(limits.reason.values.ravel()).loc[lambda found: found != "not run"]
+        return f"no limit: {reasons.mode().iloc[0]}" if len(reasons) else "not run"
+    mean, low, high = (float(limits[name]) for name in ("mean", "low", "high"))
+    ax.axvline(mean, color="0.2", lw=1, ls="--", zorder=0)
+    if np.isnan(low):
+        return f"σ$_c$ = {_number(mean)} V ({n} of {runs} seeds, no interval)"
+    ax.axvspan(low, high, color="0.85", lw=0, zorder=-1)
+    return f"σ$_c$ = {_number(mean)} [{_number(low)}, {_number(high)}] V, {n}/{runs} seeds"
+
+
+def _error_axis(ax: Axes, chance: float, label: str = "test error (%)") -> None:
+    ax.axhline(chance, color="C3", lw=1, ls=":")
+    place = ax.get_yaxis_transform()
+    ax.text(1, chance + 0.03, "chance", color="C3", fontsize="x-small", ha="right", transform=place)
+    ax.set(ylim=(0, 1), ylabel=label)
+    ax.yaxis.set_major_formatter(PERCENT)
+
+
+def error_over_sigma(ds: xr.Dataset, limits: xr.Dataset, across: str = "learning_rate") -> Figure:
+    """Test error after training over sigma, a column a learning rate, a row a data set.
+
+    `limits` is `critical_limit` of the same store. One averaging, one number of samples: else ValueError.
+    """
+    ds, limits = _one(ds.assign(error=final_error(ds)), *READS), _one(limits, *READS)
+    figure, panels = _panels(ds, across)
+    for ax, one in panels:
+        _seeds_and_mean(ax, one.error, _zero(ds.sigma.values), "C0")
+        words = _limit_band(ax, limits.sel(dataset=one.dataset, learning_rate=one.learning_rate))
+        ax.set_title(f"{ax.get_title()}\n{words}", fontsize="small")
+        _sigma_axis(ax, ds.sigma.values)
+        _error_axis(ax, one.chance.item())
+        ax.label_outer()
+    grain = f"{BAND}; σ in steps of ×{sigma_step(ds.sigma):.2g}"
+    return _finish(figure, "Test error against read-out uncertainty", ds, BARS, grain)
+
+
+def dataset_comparison(ds: xr.Dataset, limits: xr.Dataset) -> Figure:
+    """`error_over_sigma`, a column a data set and a row a learning rate: compare the limits along a row."""
+    return error_over_sigma(ds, limits, across="dataset")
+
+
+def training_curves(ds: xr.Dataset) -> Figure:
+    """Test and train error over the epochs, coloured by sigma; a column a learning rate, a row a data set."""
+    ds = _one(ds, *READS)
+    figure, panels = _panels(ds, "learning_rate")
+    positive = ds.sigma.values[ds.sigma.values > 0]
+    colours = mpl.cm.ScalarMappable(LogNorm(positive.min(), positive.max()), "viridis_r")
+    for ax, one in panels:
+        for sigma in one.sigma.values:
+            color = colours.to_rgba(sigma) if sigma > 0 else "k"
+            runs = one.sel(sigma=sigma).transpose("epoch", "seed", ...)
+            ax.plot(one.epoch, runs.test_error, lw=0.5, alpha=0.35, color=color)
+            ax.plot(one.epoch, runs.test_error.mean("seed"), lw=1.6, color=color)
+            ax.plot(one.epoch, runs.train_error.mean("seed"), lw=0.9, ls="--", color=color)
+        _error_axis(ax, one.chance.item(), "error (%)")
+        ax.set_xlabel("epoch")
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.label_outer()
+    figure.colorbar(colours, ax=figure.axes, label="σ (V); black: σ = 0")
+    lines = "thick: mean test error over seeds; thin: each seed; dashed: mean train error"
+    return _finish(figure, "Training under read-out uncertainty", ds, lines)
+
+
+def unit_activity(ds: xr.Dataset) -> Figure:
+    """Share of hidden diode units that conduct after training, over sigma; one colour a hidden layer."""
+    ds = _one(ds, *READS)
+    figure, panels = _panels(ds, "learning_rate")
+    for ax, one in panels:
+        activity = one.activity.isel(epoch=-1).dropna("layer", how="all")  # the outputs have no diodes
+        for colour, layer in enumerate(activity.layer.values):
+            values = activity.sel(layer=layer)
+            _seeds_and_mean(ax, values, _zero(ds.sigma.values), f"C{colour}", f"hidden layer {layer}")
+        _sigma_axis(ax, ds.sigma.values)
+        ax.set(ylabel="conducting diode units (%)", ylim=(0, 1))
+        ax.yaxis.set_major_formatter(PERCENT)
+        ax.label_outer()
+    panels[0][0].legend(fontsize="small")
+    return _finish(figure, "Diode units that conduct after training", ds, BARS)
+
+
+def clt_scaling(ds: xr.Dataset, limits: xr.Dataset, exponent: xr.Dataset) -> Figure:
+    """Does the limit move by the square root of N? Error over sigma, over sigma/sqrt(N), and sigma_c over N.
+
+    `limits`: `critical_limit` of the store; `exponent`: `scaling_exponent` of its limits. One data set, one
+    learning rate (else ValueError); averaging and samples are dims. The sigma/sqrt(N) shortcut is hollow.
+    """
+    ds, limits, exponent = (_one(each, "dataset", "learning_rate") for each in (ds, limits, exponent))
+    figure, axes = _canvas(1, 3, (4.2, 3.4))
+    over_sigma, collapse, over_n = axes[0]
+    over_sigma.set_title("error over σ", fontsize="medium")
+    collapse.set_title("error over σ/√N: do the curves meet?", fontsize="medium")
+    over_n.set_title("limit over N", fontsize="medium")
+    error = final_error(ds)
+    samples = ds.samples.values
+    colours = sns.color_palette("viridis_r", len(samples) + 1)[1:]  # the lightest is hard to see
+    scaled = ds.sigma.values / np.sqrt(samples[:, None])
+    for way in error.averaging.values:
+        for count, color in zip(samples, colours, strict=True):
+            one = error.sel(samples=count, averaging=way)
+            _seeds_and_mean(over_sigma, one, _zero(ds.sigma.values), color, **WAYS[way])
+            one = one.assign_coords(sigma=one.sigma / np.sqrt(count))
+            _seeds_and_mean(collapse, one, _zero(scaled), color, **WAYS[way])
+        over_sigma.plot([], [], color="0.3", label=way, **WAYS[way])
+        _slope(over_n, limits.sel(averaging=way), exponent.sel(averaging=way), way)
+    for count, color in zip(samples, colours, strict=True):
+        over_sigma.plot([], [], color=color, lw=4, label=f"N = {count}")
+    over_sigma.legend(fontsize="small", loc="best")
+    _sigma_axis(over_sigma, ds.sigma.values)
+    _sigma_axis(collapse, scaled, "uncertainty of the mean, σ/√N (V)")
+    for ax in (over_sigma, collapse):
+        _error_axis(ax, ds.chance.item())
+    over_n.set(xscale="log", yscale="log", xlabel="number of read-outs N", ylabel="critical limit σ$_c$ (V)")
+    _ticks(over_n.xaxis, samples.tolist())
+    over_n.legend(fontsize="small", loc="upper left")
+    over_n.margins(y=0.25)
+    note = "right: geometric mean and 95 % t interval over bracketed seeds; slope with its 95 % t interval"
+    title = f"Averaging N read-outs: {ds.title.item()}, η = {ds.learning_rate.item():g}"
+    return _finish(figure, title, ds, BARS, note)
+
+
+def _slope(ax: Axes, limits: xr.Dataset, exponent: xr.Dataset, way: str) -> None:
+    """sigma_c over N for one way of averaging, with the fitted slope and, as a reference, slope 1/2."""
+    every, limits = limits.samples.values, limits.sel(samples=limits.n > 0)
+    if not limits.samples.size:
+        return
+    n, mean = limits.samples.values, limits["mean"].values
+    colour, look = WAY_COLOURS[way], WAYS[way] | {"ls": "none"}
+    beside = 1.04 ** (1 + np.arange(limits.sizes["seed"]))
+    ax.plot(np.outer(n, beside), limits.limit.transpose("samples", "seed"), ".", color=colour, **DOTS)
+    ax.vlines(n, limits.low, limits.high, color=colour, lw=1.4)
+    slope, low, high = (float(exponent[name]) for name in ("mean", "low", "high"))
+    words = f"{way}: slope {slope:.2f} [{low:.2f}, {high:.2f}], n = {int(exponent.n)}"
+    ax.plot(n, mean, color=colour, label=words if np.isfinite(slope) else f"{way}: no slope", **look)
+    centre = np.exp(np.log(n).mean()), np.exp(np.log(mean).mean())  # least-squares lines go through the means
+
+    def line(power: float, n: np.ndarray = n) -> np.ndarray:
+        return centre[1] * (n / centre[0]) ** power
+
+    if np.isfinite(slope):
+        ax.plot(n, line(slope), color=colour, lw=1.2, ls=WAYS[way]["ls"])
+        ax.fill_between(n, line(low), line(high), color=colour, alpha=0.15, lw=0)
+    if "slope 1/2" not in ax.get_legend_handles_labels()[1]:
+        ax.plot(every, line(0.5, every), color="0.3", lw=1, ls=":", label="slope 1/2")
+
+
+def _by_dataset(ax: Axes, ds: xr.Dataset, found: xr.Dataset, seeds: xr.DataArray) -> None:
+    """Means with intervals and seeds, a group a data set, a colour a learning rate."""
+    rates, names = ds.learning_rate.values, ds.dataset.values
+    for colour, rate in enumerate(rates):
+        one = found.sel(learning_rate=rate).reindex(dataset=names)
+        x = np.arange(len(names)) + 0.5 * (colour - (len(rates) - 1) / 2) / len(rates)
+        dots = seeds.sel(learning_rate=rate).reindex(dataset=names).transpose("dataset", "seed")
+        beside = np.linspace(0.03, 0.12, dots.sizes["seed"])
+        ax.plot(x[:, None] + beside, dots, ".", color=f"C{colour}", **DOTS)
+        ax.plot(x, one["mean"], "o", color=f"C{colour}", ms=5, label=f"η = {rate:g}")
+        ax.vlines(x, one.low, one.high, color=f"C{colour}", lw=1.6)
+        for place, count in zip(x, one.n.fillna(0).astype(int).values, strict=True):
+            under = ax.text(place, 0.01, f"n = {count}", transform=ax.get_xaxis_transform(), ha="center")
+            under.set(color=f"C{colour}", fontsize="xx-small")
+    ax.set_xticks(range(len(names)), ds.title.values)
+    ax.set_xlim(-0.6, len(names) - 0.4)
+    ax.margins(y=0.15)
+    ax.set_xlabel("data set")
+    ax.legend(fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
+
+
+def benefit_of_noise(ds: xr.Dataset, optima: xr.Dataset) -> Figure:
+    """Error saved by the best uncertainty, for each data set and learning rate; `optima` from `optimum`."""
+    ds, optima = _one(ds, *READS), _one(optima, *READS)
+    figure, axes = _canvas(1, 1, (6.4, 3.2))
+    ax = axes[0, 0]
+    _by_dataset(ax, ds, optima, optima.benefit)
+    ax.axhline(0, color="0.3", lw=0.8)
+    ax.set_ylabel("error at σ = 0 minus error at σ* (%)")
+    ax.yaxis.set_major_formatter(PERCENT)
+    note = "small dots: seeds, each at the σ* of the others; bars: mean, 95 % t interval; > 0: noise helps"
+    return _finish(figure, "Benefit of a finite uncertainty", ds, note)
+
+
+def limit_ratios(ds: xr.Dataset, limits: xr.Dataset, ratios: pd.DataFrame | None = None) -> Figure:
+    """Critical limits by data set and, given the table of `claims.claim_datasets`, their pairwise ratios."""
+    ds, limits = _one(ds, *READS), _one(limits, *READS)
+    figure, axes = _canvas(1, 1 if ratios is None else 2, (6.4, 3.4))
+    _by_dataset(axes[0, 0], ds, limits, limits.limit)
+    axes[0, 0].set(yscale="log", ylabel="critical limit σ$_c$ (V)")
+    if ratios is not None:
+        ax, rows = axes[0, 1], ratios[::-1].reset_index(drop=True)
+        names = rows.measure.str.replace("σ_c ratio, ", "") + rows.n.map(", n = {}".format)
+        names = names.str.replace(" = ", "\u00a0=\u00a0")  # no line breaks there
+        ax.axvspan(0.5, 2, color="0.93", lw=0, zorder=-1)
+        ax.axvline(1, color="0.3", lw=0.8)
+        ax.hlines(rows.index, rows.low, rows.high, color="C0", lw=1.6)
+        ax.plot(rows.value, rows.index, "o", color="C0", ms=5)
+        ax.set_yticks(rows.index, [textwrap.fill(name, 48) for name in names], fontsize="x-small")
+        low, high = np.nanmin([0.4, rows.low.min()]), np.nanmax([2.5, rows.high.max()])
+        ax.set(xscale="log", xlabel="ratio of critical limits", xlim=(low, high))
+        for row in rows.index[rows.value.isna()]:
+            ax.text(1.03, row, "a limit is not bracketed", fontsize="x-small", va="center")
+        ax.set_ylim(-0.6, len(rows) - 0.4)
+        _ticks(ax.xaxis, [tick for tick in (0.01, 0.1, 0.5, 1, 2, 10, 100) if low <= tick <= high])
+    note = "small dots: bracketed seeds; bars: geometric mean, 95 % t interval; grey: within a factor of 2"
+    return _finish(figure, "Does the critical limit depend on the data set?", ds, note)
+
+
+def sample_images(images: Mapping[str, Sequence | np.ndarray] | xr.DataArray) -> Figure:
+    """Samples, a row a data set: (dataset, image, row, column), or title -> (image, row, column)."""
+    if isinstance(images, xr.DataArray):
+        images = {str(one.dataset.item()): one.values for one in images}
+    columns = max(len(each) for each in images.values())
+    figure, axes = _canvas(len(images), columns, (0.8, 0.9))
+    for row, (name, each) in zip(axes, images.items(), strict=True):
+        height, width = np.shape(each)[1:]
+        for ax in row:
+            ax.set_axis_off()
+        for ax, image in zip(row, each, strict=False):
+            ax.imshow(image, cmap="gray_r", interpolation="nearest")
+        row[0].set_title(f"{name}, {height} × {width} pixels", fontsize="medium", loc="left")
+    return figure
