@@ -1,0 +1,217 @@
+"""Execute the notebooks of a profile with papermill, and end with the verdicts: what `make figures` calls.
+
+Everything that could stop the work is looked at before it begins: the parameter files, then the data. A notebook whose
+inputs have not changed since its last execution is not executed again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from difflib import get_close_matches
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+import papermill
+import xarray as xr
+import yaml
+
+from . import claims, datasets, store
+from .experiments import Mechanism, ParameterError, Sweep, holding, validated
+
+NOTEBOOKS, PARAMS = store.CHECKOUT / "notebooks", store.CHECKOUT / "params"
+CLAIMS: dict[str, list[Callable[[xr.Dataset], pd.DataFrame]]] = {
+    "02_critical_limit": [claims.claim_limit],
+    "03_clt_scaling": [claims.claim_scaling],
+    "04_dataset_comparison": [claims.claim_datasets, claims.claim_benefit, claims.claim_optimum],
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line of `make figures` and `make notebooks`; 0 if everything was done."""
+    parser = argparse.ArgumentParser(prog="python -m epkit.execute", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    drawn = commands.add_parser("figures", help="compute what a profile lacks, draw its figures, print the verdicts")
+    drawn.add_argument("--profile", default="quick", help="a folder of params/ (default: quick)")
+    drawn.add_argument("--fallback", help="profile to take instead where the data sets can't be had")
+    drawn.add_argument("--fresh", action="store_true", help="set finished stores aside and compute them anew")
+    commands.add_parser(
+        "notebooks", help="re-execute the committed notebooks in place, from the stores of their defaults"
+    )
+    options = parser.parse_args(arguments)
+    try:
+        if options.command == "notebooks":
+            for notebook in sorted(NOTEBOOKS.glob("*.ipynb")):
+                execute(notebook, notebook, {})
+                print(f"executed {notebook.relative_to(store.CHECKOUT)}")
+            return 0
+        return figures(options.profile, options.fallback, options.fresh)
+    except (ParameterError, store.StoreError, datasets.DataUnavailable) as error:
+        print(error, file=sys.stderr)
+        return 1
+    except papermill.PapermillExecutionError as error:
+        print(f"A notebook failed:\n{error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nInterrupted. What was finished is kept; the same command goes on from there.", file=sys.stderr)
+        return 130
+
+
+def figures(profile: str, fallback: str | None = None, fresh: bool = False) -> int:
+    """Execute a profile's notebooks, in order, and print the summary."""
+    started, note = time.monotonic(), ""
+    work = planned(profile)
+    incomplete = {name: given for name, given in work.items() if fresh or not _complete(profile, name, given)}
+    try:
+        # The default command needs its data even where nothing is left to compute: a store made elsewhere is no
+        # proof that this machine can make it.
+        for data_set in sorted({d for given in (work if fallback else incomplete).values() for d in _datasets(given)}):
+            datasets.fetch(data_set)
+    except datasets.DataUnavailable as error:
+        if fallback is None:
+            raise
+        note = (
+            f"Profile {fallback} instead of {profile}, on scikit-learn's digits, because data can't be had:\n{error}\n"
+        )
+        print(note, file=sys.stderr)
+        profile, work = fallback, planned(fallback)
+    folder = store.results(profile)
+    if fresh:  # all of them first, for a store lends its runs to its neighbours
+        for finished in folder.glob("*.nc"):
+            os.replace(finished, finished.with_suffix(".nc.old"))
+    for name, given in work.items():
+        source, executed = NOTEBOOKS / f"{name}.ipynb", folder / f"{name}.ipynb"
+        inputs = _inputs(source, given, folder / f"{name}.nc")
+        if _executed_from(executed) == inputs and not fresh:
+            print(f"{name}: up to date")
+            continue
+        print(f"{name}: executing with params/{profile}/{name}.yaml")
+        execute(source, executed, {"profile": profile, **given})
+        _note_inputs(executed, _inputs(source, given, folder / f"{name}.nc"))
+    print(summary(profile, note, time.monotonic() - started))
+    return 0
+
+
+def planned(profile: str) -> dict[str, dict]:
+    """Notebook names of a profile with their parameters, validated; ParameterError names file, field and value."""
+    folder = PARAMS / profile
+    if not folder.is_dir():
+        known = sorted(p.name for p in PARAMS.iterdir() if p.is_dir())
+        raise ParameterError(f"PROFILE = {profile}: no such profile; there are {', '.join(known)}")
+    work = {}
+    for path in sorted(folder.glob("*.yaml")):
+        place, notebook = f"params/{profile}/{path.name}", NOTEBOOKS / f"{path.stem}.ipynb"
+        if not notebook.exists():
+            raise ParameterError(f"{place}: there is no notebooks/{path.stem}.ipynb to give these parameters to")
+        try:
+            given = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except yaml.YAMLError as error:
+            raise ParameterError(f"{place}: not valid YAML: {' '.join(str(error).split())}") from None
+        if not isinstance(given, dict):
+            raise ParameterError(f"{place}: must hold `name: value` lines, holds {type(given).__name__}")
+        known = papermill.inspect_notebook(str(notebook))
+        for key in given:
+            if key not in known or key == "profile":
+                near = get_close_matches(str(key), known, 1)
+                hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
+                raise ParameterError(f"{place}: {key}: no such parameter; {hint}")
+        validated(_model(path.stem), given, place)
+        work[path.stem] = given
+    return work
+
+
+def execute(source: Path, target: Path, parameters: dict) -> None:
+    """Run a notebook by papermill; `target` is replaced when it has run to its end, and only then.
+
+    A failed run leaves `<target>.failed.ipynb` to look into, and raises PapermillExecutionError.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with store.replacing(target) as temporary:
+        notebook_path = temporary.with_suffix(".ipynb")
+        os.environ["EPKIT_TERMINAL"] = "1"
+        try:
+            papermill.execute_notebook(
+                str(source), str(notebook_path), parameters, kernel_name="python3", cwd=str(store.CHECKOUT),
+                progress_bar=False, stderr_file=sys.stderr, start_timeout=120,
+            )  # fmt: skip
+        except papermill.PapermillExecutionError:
+            os.replace(notebook_path, target.with_suffix(".failed.ipynb"))
+            raise
+        notebook = nbformat.read(notebook_path, as_version=4)
+        notebook.metadata.pop("papermill", None)
+        for cell in notebook.cells:
+            cell.metadata.pop("papermill", None)
+            cell.metadata.pop("execution", None)
+            if "outputs" in cell:  # progress bars
+                cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr"]
+        nbformat.write(notebook, temporary)
+        notebook_path.unlink()
+
+
+def summary(profile: str, note: str, seconds: float) -> str:
+    """One screen: each claim's verdict with its numbers, and where figures and stores lie."""
+    folder = store.results(profile)
+    tables = []
+    for name, judges in CLAIMS.items():
+        if (folder / f"{name}.nc").exists():
+            ds = store.read(folder / f"{name}.nc")
+            tables += [judge(ds).assign(notebook=name[:2]) for judge in judges]
+    lines = [
+        f"\n{note}Profile {profile}, {seconds / 60:.1f} min. Verdicts, computed from the stores (95 % intervals):\n"
+    ]
+    for claim, rows in pd.concat(tables).groupby("claim", sort=False) if tables else ():
+        lines.append(f"  {claim}  (notebook {rows.notebook.iloc[0]})")
+        lines += [
+            f"    {row.verdict:<13}{row.value:9.3g}  [{row.low:.3g}, {row.high:.3g}]  n={row.n}  {row.measure}"
+            for row in rows.itertuples()
+        ]
+    lines.append(f"\nFigures: {_shown(folder / 'figures')}   stores and executed notebooks: {_shown(folder)}")
+    return "\n".join(lines)
+
+
+def _model(name: str) -> type[Sweep] | type[Mechanism]:
+    return Mechanism if name.startswith("01") else Sweep
+
+
+def _datasets(given: dict) -> list[str]:
+    return given["dataset"] if isinstance(given["dataset"], list) else [given["dataset"]]
+
+
+def _complete(profile: str, name: str, given: dict) -> bool:
+    return holding(store.results(profile) / f"{name}.nc", validated(_model(name), given)) is not None
+
+
+def _inputs(source: Path, given: dict, store_path: Path) -> str:
+    """Hash of all that an executed notebook depends on: cells, parameters, epkit, locked packages, store."""
+    cells = [cell.source for cell in nbformat.read(source, as_version=4).cells]
+    lock = store.CHECKOUT / "requirements.lock"
+    held = store_path.read_bytes().hex() if store_path.exists() else ""
+    texts = [json.dumps([cells, given], sort_keys=True), store.source_hash(), lock.read_text(encoding="utf-8"), held]
+    return store.digest("\n".join(texts))
+
+
+def _executed_from(path: Path) -> str | None:
+    try:
+        return nbformat.read(path, as_version=4).metadata.get("epkit_inputs")
+    except Exception:  # missing or not a notebook: executed again
+        return None
+
+
+def _note_inputs(path: Path, inputs: str) -> None:
+    notebook = nbformat.read(path, as_version=4)
+    notebook.metadata["epkit_inputs"] = inputs
+    with store.replacing(path) as temporary:
+        nbformat.write(notebook, temporary)
+
+
+def _shown(path: Path) -> str:
+    return str(path.relative_to(store.CHECKOUT) if path.is_relative_to(store.CHECKOUT) else path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,511 @@
+"""From validated parameters to a store: the memoised sweep, and the study of one network for notebook 01.
+
+A sweep is the grid of its list-valued parameters. Each point of the grid is a run, named by a hash of everything that
+its numbers depend on; only the runs that neither the store nor an earlier, interrupted attempt holds are computed.
+Runs that share data set, seed and read-outs are trained together as the members of one ensemble (a group), on the same
+batches and the same standard-normal numbers.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Literal, NamedTuple, TypeVar
+
+import numpy as np
+import torch
+import xarray as xr
+from filelock import FileLock, Timeout
+from jaxtyping import Float
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictInt, ValidationError
+from torch import Tensor
+from torch.nn.functional import one_hot
+from tqdm import auto, std
+
+from . import datasets, store
+from .learning import NUDGES, Estimator, backpropagated, gradient, relative_rates, train
+from .networks import DeepResistiveNetwork
+from .uncertainty import Averaging, GaussianReadout
+
+# Part of every run's hash: raise it when the same parameters must give other numbers than before.
+RESULTS_VERSION = 1
+
+
+class ParameterError(ValueError):
+    """Parameters that make no experiment: one line for each fault, with its place, field, value and what is allowed."""
+
+
+def _distinct(values: list) -> list:
+    if len(set(values)) != len(values):
+        raise ValueError("values must differ from one another")
+    return sorted(values) if not isinstance(values[0], str) else values
+
+
+def _known(name: str) -> str:
+    if name not in datasets.INFO:
+        raise ValueError(f"allowed are {', '.join(datasets.INFO)}")
+    return name
+
+
+def _even(width: int) -> int:
+    if width % 2:
+        raise ValueError("hidden widths must be even, half of a layer's diodes point each way")
+    return width
+
+
+Axis = AfterValidator(_distinct)
+Count = Annotated[StrictInt, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+DatasetName = Annotated[str, AfterValidator(_known)]
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class Network(BaseModel):
+    """What is trained, and how: everything that the runs of an experiment have in common.
+
+    The defaults are those of the design's trials on 28 x 28 images: deep enough for a sharp limit, small enough to
+    train an ensemble in minutes.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    hidden: list[Annotated[StrictInt, Field(ge=2), AfterValidator(_even)]] = [128, 128, 128]
+    input_gain: Positive = 1100.0  # A, volts per unit of pixel
+    beta: Positive = 0.7  # nudging conductance
+    iterations: Count = 6  # of each phase
+    estimator: Estimator = "centered"
+    batch_size: Count = 8
+    epochs: Count = 6
+    train_images: Count = 8000  # what KMNIST's t10k split holds; the same for every data set
+    test_images: Count = 2000
+    decay: Annotated[float, Field(gt=0, le=1)] = 0.99  # of the learning rate, each epoch
+    bias_rate: Annotated[float, Field(ge=0)] = 1.0
+    dtype: Literal["float32", "float64"] = "float32"
+
+
+class Sweep(Network):
+    """A grid of training runs: the lists are its axes."""
+
+    dataset: Annotated[list[DatasetName], Field(min_length=1), Axis]
+    sigma: Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=1), Axis]  # volts, of one read-out
+    samples: Annotated[list[Count], Field(min_length=1), Axis] = [1]
+    averaging: Annotated[list[Averaging], Field(min_length=1), Axis] = ["shortcut"]
+    learning_rate: Annotated[list[Positive], Field(min_length=1), Axis] = [0.02]  # eta of `relative_rates`
+    seeds: Count = 3  # seeds 0 … seeds - 1
+
+
+class Mechanism(Network):
+    """Notebook 01: one network looked at closely."""
+
+    dataset: DatasetName
+    learning_rate: Positive = 0.02
+    betas: Annotated[list[Positive], Field(min_length=2), Axis]  # of the gradient check, S
+    check_images: Count = 8  # of the gradient check
+    check_iterations: Count = 100  # the distance to the steady state shrinks about fivefold in each
+
+
+def validated(model: type[Model], values: Mapping[str, object], place: str = "parameters") -> Model:
+    """`values` as a `model`; ParameterError names place, field, value and what is allowed, one line a fault."""
+    try:
+        return model.model_validate(dict(values))
+    except ValidationError as error:
+        lines = []
+        for fault in error.errors():
+            field = ".".join(str(part) for part in fault["loc"])
+            if fault["type"] == "extra_forbidden":
+                near = get_close_matches(field, model.model_fields, 1)
+                hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(model.model_fields)}"
+                lines.append(f"{place}: {field}: no such parameter; {hint}")
+            elif fault["type"] == "missing":
+                lines.append(f"{place}: {field}: is missing")
+            else:
+                lines.append(f"{place}: {field} = {fault['input']!r}: {fault['msg'].removeprefix('Value error, ')}")
+        raise ParameterError("\n".join(lines)) from None
+
+
+# In a notebook a bar is a widget; where papermill's caller watches from a terminal (`epkit.execute`), it is text.
+tqdm = std.tqdm if os.environ.get("EPKIT_TERMINAL") else auto.tqdm
+
+ATTRIBUTES: dict[str, dict[str, str]] = {
+    "test_error": {"units": "1", "long_name": "share of test images classified wrongly"},
+    "train_error": {"units": "1", "long_name": "share of training images classified wrongly, before each update"},
+    "train_cost": {"units": "V2", "long_name": "mean of 1/2 |v_L - target|^2 over training images, before each update"},
+    "activity": {"units": "1", "long_name": "share of diode units that conduct, mean over test images"},
+    "conductance": {"units": "S", "long_name": "mean conductance of a layer"},
+    "diverged": {"units": "1", "long_name": "some parameter is no longer finite"},
+    "wall_time": {"units": "s", "long_name": "computing time, the ensemble's shared equally among its members"},
+    "run": {"long_name": "hash of all that the run depends on"},
+    "rate": {"units": "1", "long_name": "learning rate of each layer in the first epoch"},
+    "chance": {"units": "1", "long_name": "test error of always naming the commonest class"},
+    "image": {"units": "1", "long_name": "first training image of each class"},
+}
+
+
+class Point(NamedTuple):
+    """One run's place on the grid; the field names are the store's dimensions."""
+
+    dataset: str
+    learning_rate: float
+    averaging: Averaging
+    samples: int
+    sigma: float
+    seed: int
+
+
+def run(parameters: Sweep | Mapping[str, object], path: str | Path, *, device: str = "cpu") -> xr.Dataset:
+    """The runs of a sweep: read from the store where it has them, computed where it doesn't.
+
+    With a complete store this only reads. Otherwise groups of missing runs are trained one after the other under a
+    progress bar, each kept in a file of its own as soon as it is done, and merged into the store at the end; an
+    interrupted call goes on where it stopped and ends with the same numbers.
+
+    Args:
+        parameters: a `Sweep`, or values for one.
+        path: the netCDF store; what isn't merged yet lies beside it in `<name>.parts/`.
+        device: where torch computes; not part of the parameters.
+
+    Returns:
+        Dataset over (dataset, learning_rate, averaging, samples, sigma, seed, epoch[, layer]): test_error,
+        train_error, train_cost (V^2), activity, conductance (S), diverged, wall_time (s), run (hash);
+        rate (dataset, learning_rate, layer); chance and title (dataset); image (dataset, class_number, row, column).
+
+    Raises:
+        ParameterError: before any work. datasets.DataUnavailable: before any training.
+        store.StoreError: when the store can't be written.
+    """
+    sweep = parameters if isinstance(parameters, Sweep) else validated(Sweep, parameters)
+    for name in sweep.dataset:
+        _check_size(sweep, name)
+    path = Path(path)
+    if (known := holding(path, sweep)) is not None:
+        return known
+
+    ids = _run_ids(sweep)
+    points = list(ids)
+    with _only_one_computing(path):
+        if (known := holding(path, sweep)) is not None:
+            return known
+        parts = path.with_suffix(".parts")
+        parts.mkdir(parents=True, exist_ok=True)
+        # Neighbouring stores of the profile may hold the same runs for another figure.
+        finished = _finished({path, *parts.glob("*.nc"), *path.parent.glob("*.nc")})
+        missing = [p for p in points if ids[p] not in finished]
+        data = {name: _load(sweep, name) for name in sweep.dataset}
+        rates = {name: _rates(sweep, name, data[name], device) for name in sweep.dataset}
+        images = sweep.train_images // sweep.batch_size * sweep.batch_size * sweep.epochs
+        with tqdm(total=len(missing) * images, unit="image", unit_scale=True, desc=path.stem) as bar:
+            for group in _groups(missing):
+                bar.set_postfix_str(f"{len(points) - len(missing)} of {len(points)} runs done")
+                part = _train(sweep, group, data[group[0].dataset], rates[group[0].dataset], device, bar.update)
+                part["run"] = "member", [ids[p] for p in group]
+                store.write(part, parts / f"{part['run'].values[0]}.nc")
+                finished |= _runs(part)
+                missing = [p for p in missing if p not in group]
+        merged = _merged(sweep, [finished[ids[p]] for p in points], data, rates)
+        store.write(merged, path)
+        for part_path in parts.glob("*.nc"):
+            part_path.unlink()
+        parts.rmdir()
+    return store.read(path)
+
+
+def look_inside(parameters: Mechanism | Mapping[str, object], path: str | Path) -> xr.Dataset:
+    """One network looked at closely: how it relaxes, whether its EP gradient is the true one, and that it learns.
+
+    Read from the store at `path` where it holds just these parameters, else computed in well under a minute.
+
+    Returns:
+        Dataset with
+        - distance (phase, iteration, layer): rms distance to the steady state (V) of the free phase and of both nudged
+          phases, mean over the checked images; `output` (phase, iteration, unit): output voltages for the first image;
+        - cosine and relative_error (estimator, nudge, layer): EP estimate after `check_iterations` against autograd
+          through the relaxation, in float64;
+        - test_error, train_error, activity … over (epoch[, layer]): training without uncertainty.
+    """
+    mechanism = parameters if isinstance(parameters, Mechanism) else validated(Mechanism, parameters)
+    _check_size(mechanism, mechanism.dataset)
+    path = Path(path)
+    if (known := holding(path, mechanism)) is not None:
+        return known
+    data = _load(mechanism, mechanism.dataset)
+    sizes = _sizes(mechanism, mechanism.dataset)
+    x = data.x_train[: mechanism.check_images].double()
+    target = one_hot(data.y_train[: mechanism.check_images], sizes[-1]).double()
+    untrained = DeepResistiveNetwork(sizes, input_gain=mechanism.input_gain, dtype=torch.float64)
+    steps = len(mechanism.betas) * len(NUDGES) + mechanism.epochs + 2
+    with tqdm(total=steps, desc=path.stem) as bar, _one_thread():
+        relaxation = _relaxation(untrained, x, target, mechanism)
+        bar.update()
+        reference = backpropagated(untrained, x, target, iterations=mechanism.check_iterations)
+        bar.update()
+        estimates = []
+        for name, beta in itertools.product(NUDGES, mechanism.betas):
+            estimate = gradient(untrained, x, target, beta=beta, iterations=mechanism.check_iterations, estimator=name)
+            estimates.append([_agreement(g, r) for g, r in zip(estimate.weights, reference, strict=True)])
+            bar.update()
+        net = DeepResistiveNetwork(sizes, input_gain=mechanism.input_gain, dtype=getattr(torch, mechanism.dtype))
+        rates = mechanism.learning_rate * _rates(mechanism, mechanism.dataset, data, "cpu")
+        history = train(
+            net,
+            data.x_train,
+            data.y_train,
+            epochs=mechanism.epochs,
+            batch_size=mechanism.batch_size,
+            beta=mechanism.beta,
+            iterations=mechanism.iterations,
+            learning_rates=rates.tolist(),
+            decay=mechanism.decay,
+            bias_rate=mechanism.bias_rate,
+            test=(data.x_test, data.y_test),
+            estimator=mechanism.estimator,
+        )
+        bar.update(mechanism.epochs)
+    agreement = np.array(estimates).reshape(len(NUDGES), len(mechanism.betas), -1, 2)
+    dims = ("estimator", "nudge", "layer")
+    checked = xr.Dataset(
+        {
+            "cosine": (dims, agreement[..., 0], {"units": "1"}),
+            "relative_error": (dims, agreement[..., 1], {"units": "1"}),
+        },
+        {"estimator": list(NUDGES), "nudge": mechanism.betas, "layer": history.layer},
+    )
+    checked["nudge"].attrs = {"units": "S", "long_name": "nudging conductance, beta"}
+    everything = xr.merge([relaxation, checked, history.isel(member=0, drop=True)], join="exact", compat="equals")
+    everything["title"] = (), datasets.INFO[mechanism.dataset].title
+    checksums = {mechanism.dataset: datasets.checksum(mechanism.dataset)}
+    title = "Relaxation, gradient and learning of a deep resistive network"
+    store.write(everything.assign_attrs(store.provenance(title, _settings(mechanism), checksums)), path)
+    return store.read(path)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """For products so small that threads would mostly wait for one another."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _relaxation(net: DeepResistiveNetwork, x: Tensor, target: Tensor, mechanism: Mechanism) -> xr.Dataset:
+    """Distance to the steady state and output voltages along the free and both nudged phases."""
+    beta = mechanism.beta
+    start = net.relax(x, mechanism.iterations)
+    phases = {"free": (None, 0.0, None), "nudged +": (target, beta, start), "nudged -": (target, -beta, start)}
+    distance, output = [], []
+    for wanted, nudge, first in phases.values():
+        steady = net.relax(x, mechanism.check_iterations, wanted, nudge, first)
+        path = [first or [torch.zeros_like(v) for v in steady]]
+        for _ in range(2 * mechanism.iterations):
+            path.append(net.relax(x, 1, wanted, nudge, path[-1]))
+        distance.append([[float((v - s).square().mean().sqrt()) for v, s in zip(p, steady, strict=True)] for p in path])
+        output.append([p[-1][0, 0].tolist() for p in path])
+    return xr.Dataset(
+        {
+            "distance": (("phase", "iteration", "layer"), np.array(distance), {"units": "V"}),
+            "output": (("phase", "iteration", "unit"), np.array(output), {"units": "V"}),
+        },
+        {"phase": list(phases), "layer": np.arange(1, len(net.sizes))},
+    )
+
+
+def _agreement(estimate: Tensor, reference: Tensor) -> tuple[float, float]:
+    """Cosine, and size of the difference relative to the reference."""
+    cosine = (estimate * reference).sum() / (estimate.norm() * reference.norm())
+    return float(cosine), float((estimate - reference).norm() / reference.norm())
+
+
+def _axis(sweep: Sweep, name: str) -> list:
+    return list(range(sweep.seeds)) if name == "seed" else getattr(sweep, name)
+
+
+def _settings(network: Sweep | Mechanism) -> dict[str, object]:
+    """The parameters as a store records them, with the layer sizes that they amount to."""
+    names = network.dataset if isinstance(network.dataset, list) else [network.dataset]
+    return network.model_dump(mode="json") | {"sizes": {name: list(_sizes(network, name)) for name in names}}
+
+
+def _run_ids(sweep: Sweep) -> dict[Point, str]:
+    """Every run of the grid with the hash of all that its numbers depend on: parameters, data, and their meaning."""
+    shared = sweep.model_dump(include=set(Network.model_fields)) | {"version": RESULTS_VERSION}
+    data = {name: datasets.checksum(name) for name in sweep.dataset}
+    points = [Point(*p) for p in itertools.product(*(_axis(sweep, axis) for axis in Point._fields))]
+    facts = [shared | point._asdict() | {"data": data[point.dataset]} for point in points]
+    return {p: store.digest(json.dumps(f, sort_keys=True))[:20] for p, f in zip(points, facts, strict=True)}
+
+
+def _check_size(network: Network, name: str) -> None:
+    info = datasets.INFO[name]
+    for field, most in (("train_images", info.n_train), ("test_images", info.n_test)):
+        if (wanted := getattr(network, field)) > most:
+            raise ParameterError(f"parameters: {field} = {wanted}: {info.title} allows 1 to {most}")
+    if network.batch_size > network.train_images:
+        raise ParameterError(f"parameters: batch_size = {network.batch_size}: allowed are 1 to train_images")
+
+
+def _load(network: Network, name: str) -> datasets.Split:
+    return datasets.load(name, train=network.train_images, test=network.test_images)
+
+
+def _sizes(network: Network, name: str) -> tuple[int, ...]:
+    rows, columns = datasets.INFO[name].shape
+    return (rows * columns, *network.hidden, 10)
+
+
+def _rates(network: Network, name: str, data: datasets.Split, device: str) -> Float[Tensor, " layer"]:
+    """Learning rate of each layer at eta = 1."""
+    return relative_rates(
+        _sizes(network, name),
+        data.x_train,
+        data.y_train,
+        input_gain=network.input_gain,
+        beta=network.beta,
+        iterations=network.iterations,
+        batch_size=network.batch_size,
+        device=device,
+    )
+
+
+def holding(path: Path, parameters: Sweep | Mechanism) -> xr.Dataset | None:
+    """The store, if it is sound and holds exactly this experiment; else None."""
+    known = store.read_if_sound(path)
+    if known is None or store.parameters(known) != _settings(parameters):
+        return None
+    if isinstance(parameters, Sweep) and list(known["run"].values.flat) != list(_run_ids(parameters).values()):
+        return None
+    return known
+
+
+@contextmanager
+def _only_one_computing(path: Path) -> Iterator[None]:
+    """Wait until no other process computes this store."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path.with_suffix(".lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print(f"{path.name} is being computed by another process; waiting for it", file=sys.stderr)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _groups(points: list[Point]) -> list[list[Point]]:
+    """Runs to train as one ensemble: those that share data set, read-outs and seed, so also batches and noise."""
+
+    def shared(point: Point) -> tuple:
+        return point.dataset, point.averaging, point.samples, point.seed
+
+    return [list(group) for _, group in itertools.groupby(sorted(points, key=shared), key=shared)]
+
+
+def _train(
+    sweep: Sweep,
+    group: list[Point],
+    data: datasets.Split,
+    rates: Float[Tensor, " layer"],
+    device: str,
+    progress: Callable[[int], object],
+) -> xr.Dataset:
+    """The history of a group's runs over (epoch, member[, layer])."""
+    first, started = group[0], time.perf_counter()
+    etas = torch.tensor([p.learning_rate for p in group])
+    sigma = torch.tensor([p.sigma for p in group])
+    history = train(
+        DeepResistiveNetwork(
+            _sizes(sweep, first.dataset),
+            input_gain=sweep.input_gain,
+            members=len(group),
+            seed=first.seed,
+            dtype=getattr(torch, sweep.dtype),
+            device=device,
+        ),
+        data.x_train,
+        data.y_train,
+        epochs=sweep.epochs,
+        batch_size=sweep.batch_size,
+        beta=sweep.beta,
+        iterations=sweep.iterations,
+        learning_rates=[float(rate) * etas for rate in rates],
+        readout=GaussianReadout(sigma, first.samples, first.averaging),
+        seed=first.seed,
+        decay=sweep.decay,
+        bias_rate=sweep.bias_rate,
+        test=(data.x_test, data.y_test),
+        estimator=sweep.estimator,
+        progress=lambda images: progress(images * len(group)),
+    )
+    history["wall_time"] = "member", np.full(len(group), (time.perf_counter() - started) / len(group))
+    return history
+
+
+def _finished(paths: set[Path]) -> dict[str, xr.Dataset]:
+    """Every run that some sound file holds, by its hash."""
+    runs: dict[str, xr.Dataset] = {}
+    for path in sorted(paths):
+        if (known := store.read_if_sound(path)) is not None and "run" in known:
+            runs |= _runs(known)
+    return runs
+
+
+def _runs(known: xr.Dataset) -> dict[str, xr.Dataset]:
+    """The runs of a part (over `member`) or of a store (over the grid), by their hash."""
+    flat = known[[name for name, v in known.data_vars.items() if {"member", "seed"} & set(v.dims)]]
+    if "seed" in flat.dims:
+        flat = flat.stack(member=Point._fields, create_index=False)
+    flat = flat.drop_vars([name for name in flat.coords if name not in ("epoch", "layer")])
+    return {str(name): flat.isel(member=k) for k, name in enumerate(flat["run"].values)}
+
+
+def _merged(
+    sweep: Sweep,
+    runs: list[xr.Dataset],
+    data: Mapping[str, datasets.Split],
+    rates: Mapping[str, Float[Tensor, " layer"]],
+) -> xr.Dataset:
+    """The store: the runs, in the order of the grid, as one labelled Dataset."""
+    axes = {axis: _axis(sweep, axis) for axis in Point._fields}
+    shape = [len(values) for values in axes.values()]
+    flat = xr.concat(runs, "member", join="exact")
+    grid = xr.Dataset(
+        {
+            name: ((*axes, *v.dims[1:]), v.values.reshape(*shape, *v.shape[1:]), ATTRIBUTES[str(name)])
+            for name, v in flat.transpose("member", ...).data_vars.items()
+        },
+        coords={**axes, "epoch": flat.epoch, "layer": flat.layer},
+    )
+    grid["rate"] = (
+        ("dataset", "learning_rate", "layer"),
+        np.stack([np.outer(sweep.learning_rate, rates[name]) for name in sweep.dataset]),
+        ATTRIBUTES["rate"],
+    )
+    commonest = [np.bincount(data[name].y_test).max() / len(data[name].y_test) for name in sweep.dataset]
+    grid["chance"] = "dataset", 1 - np.array(commonest), ATTRIBUTES["chance"]
+    grid["title"] = "dataset", [datasets.INFO[name].title for name in sweep.dataset]
+    samples = [_one_of_each_class(name, data[name]) for name in sweep.dataset]
+    grid["image"] = xr.concat(samples, "dataset", join="outer")
+    grid["sigma"].attrs = {"units": "V", "long_name": "read-out uncertainty (standard deviation of one read-out)"}
+    grid["samples"].attrs = {"units": "1", "long_name": "read-outs averaged, N"}
+    grid["learning_rate"].attrs = {"units": "1", "long_name": "relative learning rate, eta"}
+    checksums = {name: datasets.checksum(name) for name in sweep.dataset}
+    title = "Error of networks trained by Equilibrium Propagation under read-out uncertainty"
+    return grid.assign_attrs(store.provenance(title, _settings(sweep), checksums))
+
+
+def _one_of_each_class(name: str, data: datasets.Split) -> xr.DataArray:
+    """The first training image of each class, for a figure that needs no data set."""
+    first = [int((data.y_train == label).nonzero()[0]) for label in range(10)]
+    images = data.x_train[first].unflatten(1, datasets.INFO[name].shape).numpy()
+    coords = {axis: np.arange(n) for axis, n in zip(("class_number", "row", "column"), images.shape, strict=True)}
+    return xr.DataArray(images, coords, name="image", attrs=ATTRIBUTES["image"])

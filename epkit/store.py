@@ -1,0 +1,139 @@
+"""Result stores: labelled netCDF files that are written whole or not at all, and say where their numbers come from."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import warnings
+from collections.abc import Iterator, Mapping
+from importlib.metadata import version
+from pathlib import Path
+
+import pandas as pd
+import xarray as xr
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+PAPER = "Peters and Talatchian, Harnessing uncertainty when learning through Equilibrium Propagation, arXiv:2503.22810"
+RECORDED = ("torch", "numpy", "scipy", "xarray", "scikit-learn")
+
+
+class StoreError(RuntimeError):
+    """A store cannot be read or written; the message names the file and what to do."""
+
+
+def results(profile: str) -> Path:
+    """Folder of a profile's stores and figures: results/<profile> of the checkout, or under EPKIT_RESULTS."""
+    return Path(os.environ.get("EPKIT_RESULTS", CHECKOUT / "results")) / profile
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary file beside `path` that takes its place when the block ends well, and vanishes when it doesn't."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        with open(temporary, "rb") as written:
+            os.fsync(written.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write(dataset: xr.Dataset, path: Path) -> None:
+    """Write atomically as compressed netCDF-4; StoreError if the folder takes no file."""
+    encoding = {
+        name: {"zlib": True, "complevel": 4}
+        for name, v in dataset.variables.items()
+        if v.dtype.kind in "fiu" and v.ndim
+    }
+    try:
+        with replacing(path) as temporary:
+            dataset.to_netcdf(temporary, engine="h5netcdf", encoding=encoding)
+    except OSError as error:
+        raise StoreError(
+            f"{path}: cannot be written ({error.strerror or error}); what was finished before is kept"
+        ) from error
+
+
+def read(path: Path) -> xr.Dataset:
+    """The whole store in memory, its file closed; StoreError if it is no readable netCDF."""
+    try:
+        return xr.load_dataset(path, engine="h5netcdf")
+    except FileNotFoundError:
+        raise StoreError(f"{path}: no such store; `make figures` computes it") from None
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise StoreError(f"{path}: not a readable netCDF store ({error})") from error
+
+
+def read_if_sound(path: Path) -> xr.Dataset | None:
+    """The store, or None if there is none. A damaged one is moved aside, with a warning, never used or deleted."""
+    if not path.exists():
+        return None
+    try:
+        return read(path)
+    except StoreError as error:
+        aside = path.with_name(path.name + ".damaged")
+        os.replace(path, aside)
+        warnings.warn(f"{error}; moved to {aside.name}, its runs are computed anew", stacklevel=2)
+        return None
+
+
+def parameters(dataset: xr.Dataset) -> dict:
+    """The parameters that made a store."""
+    return json.loads(dataset.attrs["parameters"])
+
+
+def provenance(title: str, settings: Mapping[str, object], checksums: Mapping[str, str]) -> dict[str, str]:
+    """Attributes that say what made a store: parameters and their hash, code, packages, data, machine."""
+    text = json.dumps(settings, sort_keys=True)
+    return {
+        "title": title,
+        "source": f"epkit {version('epkit')}, {code_version()}",
+        "references": PAPER,
+        "parameters": text,
+        "parameters_sha256": digest(text),
+        "packages": json.dumps({name: version(name) for name in RECORDED} | {"python": platform.python_version()}),
+        "data_sha256": json.dumps(checksums, sort_keys=True),
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+    }
+
+
+def origin(dataset: xr.Dataset) -> pd.DataFrame:
+    """Where a store's numbers come from, as a table to show in a notebook."""
+    facts = {
+        name: dataset.attrs[name] for name in ("source", "packages", "machine", "data_sha256", "parameters_sha256")
+    }
+    if "run" in dataset:
+        minutes = float(dataset.wall_time.sum()) / 60
+        facts["runs"] = f"{dataset.run.size}, {minutes:.1f} minutes of computing in all"
+    return pd.DataFrame({"": facts})
+
+
+def code_version() -> str:
+    """Commit of the checkout, marked when epkit's files differ from it, and the hash of epkit's own source."""
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(["git", "-C", CHECKOUT, *arguments], capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    try:
+        changed = "+changes" if git("status", "--porcelain", "--", "epkit") else ""
+        return f"commit {git('rev-parse', '--short=12', 'HEAD')}{changed}, source sha256 {source_hash()[:12]}"
+    except (OSError, subprocess.CalledProcessError):
+        return f"no commit known, source sha256 {source_hash()[:12]}"
+
+
+def source_hash() -> str:
+    """SHA-256 of epkit's own source."""
+    sources = [p for p in sorted(Path(__file__).parent.iterdir()) if p.suffix in (".py", ".cpp")]
+    return digest("".join(p.read_text(encoding="utf-8") for p in sources))
+
+
+def digest(text: str) -> str:
+    """SHA-256 of a text, in hexadecimal."""
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,165 @@
+"""The memoised sweep: what is computed, what is not, and what a kill leaves."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+
+import epkit
+from epkit import datasets, experiments, store
+from epkit.experiments import ParameterError, Sweep, validated
+
+TINY = {
+    "dataset": ["digits"], "sigma": [0.0, 1e-3], "learning_rate": [0.05], "seeds": 2, "hidden": [12, 12],
+    "input_gain": 50.0, "beta": 0.1, "iterations": 3, "epochs": 2, "train_images": 80, "test_images": 40,
+}  # fmt: skip
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """The groups that are trained, as lists of points."""
+    groups, original = [], experiments._train
+    monkeypatch.setattr(
+        experiments, "_train", lambda sweep, group, *rest: groups.append(group) or original(sweep, group, *rest)
+    )
+    return groups
+
+
+def test_a_store_is_labelled_and_says_where_it_comes_from(tmp_path):
+    ds = epkit.run(TINY, tmp_path / "sweep.nc")
+    assert ds.test_error.dims == ("dataset", "learning_rate", "averaging", "samples", "sigma", "seed", "epoch")
+    assert ds.sigma.values.tolist() == [0.0, 1e-3]
+    assert ds.test_error.notnull().all()
+    assert ds.image.shape == (1, 10, 8, 8)
+    assert all("units" in ds[name].attrs for name in ("test_error", "activity", "conductance", "sigma"))
+    given = store.parameters(ds)
+    assert given["sizes"] == {"digits": [64, 12, 12, 10]}
+    assert ds.attrs["parameters_sha256"] == store.digest(ds.attrs["parameters"])
+    assert json.loads(ds.attrs["data_sha256"]) == {"digits": datasets.checksum("digits")}
+    assert "source sha256" in ds.attrs["source"]
+    assert not list(tmp_path.glob("*.parts"))
+    assert ds.wall_time.sum() > 0
+
+
+def test_a_complete_store_is_only_read(tmp_path, counted, monkeypatch):
+    first = epkit.run(TINY, tmp_path / "sweep.nc")
+    assert [len(group) for group in counted] == [2, 2]
+    # not even the data set is needed
+    monkeypatch.setattr(datasets, "load", lambda *_, **__: pytest.fail("a complete store needs no data"))
+    xr.testing.assert_identical(epkit.run(TINY, tmp_path / "sweep.nc"), first)
+    assert len(counted) == 2
+
+
+def test_only_the_runs_that_are_missing_are_computed(tmp_path, counted):
+    first = epkit.run(TINY, tmp_path / "sweep.nc")
+    counted.clear()
+    wider = epkit.run(TINY | {"sigma": [0.0, 1e-4, 1e-3], "seeds": 3}, tmp_path / "sweep.nc")
+    assert sorted((p.sigma, p.seed) for group in counted for p in group) == [
+        (0.0, 2), (1e-4, 0), (1e-4, 1), (1e-4, 2), (1e-3, 2),
+    ]  # fmt: skip
+    kept = wider.sel(sigma=first.sigma, seed=first.seed)
+    xr.testing.assert_equal(kept.test_error, first.test_error)
+
+
+def test_a_neighbouring_store_lends_its_runs(tmp_path, counted):
+    epkit.run(TINY, tmp_path / "one.nc")
+    counted.clear()
+    epkit.run(TINY, tmp_path / "two.nc")
+    assert not counted
+
+
+def test_a_runs_numbers_do_not_depend_on_what_runs_beside_it(tmp_path):
+    together = epkit.run(TINY, tmp_path / "together" / "sweep.nc")
+    alone = epkit.run(TINY | {"sigma": [1e-3], "seeds": 1}, tmp_path / "alone" / "sweep.nc")
+    xr.testing.assert_equal(alone.test_error, together.test_error.sel(sigma=[1e-3], seed=[0]))
+
+
+def test_a_killed_sweep_goes_on_where_it_stopped_and_gives_the_same_numbers(tmp_path, counted):
+    parameters = TINY | {"seeds": 4, "epochs": 30}
+    code = f"import epkit; epkit.run({parameters!r}, {str(tmp_path / 'killed' / 'sweep.nc')!r})"
+    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
+    parts = tmp_path / "killed" / "sweep.parts"
+    deadline = time.monotonic() + 60
+    while not list(parts.glob("*.nc")) and time.monotonic() < deadline:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    done = len(list(parts.glob("[!.]*.nc")))
+    assert done >= 1, "killed before anything was finished"
+    resumed = epkit.run(parameters, tmp_path / "killed" / "sweep.nc")
+    assert len(counted) == 4 - done
+    undisturbed = epkit.run(parameters, tmp_path / "undisturbed" / "sweep.nc")
+    xr.testing.assert_equal(resumed.drop_vars("wall_time"), undisturbed.drop_vars("wall_time"))
+
+
+def test_a_damaged_store_is_moved_aside_and_computed_anew(tmp_path):
+    path = tmp_path / "sweep.nc"
+    before = epkit.run(TINY, path)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.warns(UserWarning, match=r"sweep\.nc: not a readable netCDF store .*moved to sweep\.nc\.damaged"):
+        after = epkit.run(TINY, path)
+    xr.testing.assert_equal(after.test_error, before.test_error)
+    assert (tmp_path / "sweep.nc.damaged").exists()
+
+
+def test_a_store_that_cannot_be_written_is_one_plain_error(tmp_path):
+    (tmp_path / "folder").write_text("a file where a folder should be")
+    with pytest.raises(store.StoreError, match="cannot be written"):
+        store.write(xr.Dataset({"a": 1}), tmp_path / "folder" / "sweep.nc")
+    with pytest.raises(store.StoreError, match="no such store"):
+        store.read(tmp_path / "none.nc")
+
+
+def test_equal_data_make_equal_files(tmp_path):
+    ds = xr.Dataset({"a": ("x", np.arange(5.0))}, attrs={"title": "t"})
+    for name in ("one.nc", "two.nc"):
+        store.write(ds, tmp_path / name)
+    assert (tmp_path / "one.nc").read_bytes() == (tmp_path / "two.nc").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"sigma": [-1e-5]}, "sigma.0 = -1e-05: Input should be greater than or equal to 0"),
+        ({"sigma": [1e-5, 1e-5]}, "values must differ"),
+        ({"sigma": [float("nan")]}, "sigma.0 = nan"),
+        ({"sigma": 3}, "sigma = 3: Input should be a valid list"),
+        ({"samples": [0]}, "samples.0 = 0: Input should be greater than or equal to 1"),
+        ({"samples": [True]}, "samples.0 = True: Input should be a valid integer"),
+        ({"dataset": ["mnits"]}, "dataset.0 = 'mnits': allowed are mnist"),
+        ({"averaging": ["none"]}, "averaging.0 = 'none': Input should be 'shortcut' or 'explicit'"),
+        ({"hidden": [12, 13]}, "hidden.1 = 13: hidden widths must be even"),
+        ({"epochs": "many"}, "epochs = 'many': Input should be a valid integer"),
+        ({"sgima": [0.0]}, "sgima: no such parameter; did you mean sigma?"),
+        ({"train_images": 5000}, "train_images = 5000: scikit-learn digits allows 1 to 1400"),
+        ({"batch_size": 100}, "batch_size = 100: allowed are 1 to train_images"),
+    ],
+)
+def test_wrong_parameters_stop_before_any_work(tmp_path, counted, change, message):
+    with pytest.raises(ParameterError) as caught:
+        epkit.run(TINY | change, tmp_path / "sweep.nc")
+    assert message in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_missing_parameter_is_named():
+    with pytest.raises(ParameterError, match=r"02\.yaml: dataset: is missing"):
+        validated(Sweep, {"sigma": [0.0]}, "02.yaml")
+
+
+def test_the_mechanism_is_memoised_too(tmp_path):
+    shared = {k: v for k, v in TINY.items() if k not in ("sigma", "seeds")}
+    parameters = shared | {"dataset": "digits", "learning_rate": 0.05, "betas": [1e-3, 1e-2], "check_iterations": 60}
+    first = epkit.look_inside(parameters, tmp_path / "one.nc")
+    assert float(first.cosine.sel(estimator="centered").min()) > 0.999
+    before = os.stat(tmp_path / "one.nc").st_mtime_ns
+    xr.testing.assert_identical(epkit.look_inside(parameters, tmp_path / "one.nc"), first)
+    assert os.stat(tmp_path / "one.nc").st_mtime_ns == before
+    assert Path(tmp_path / "one.nc").stat().st_size < 200_000

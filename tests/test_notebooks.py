@@ -1,0 +1,129 @@
+"""Every notebook by papermill at profile smoke, and what must be true of the committed ones."""
+
+import ast
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+
+from epkit import execute
+from epkit.experiments import ParameterError
+
+ROOT = Path(__file__).parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+NAMES = [path.stem for path in NOTEBOOKS]
+
+
+def defaults(path):
+    """The literals of a notebook's parameters cell."""
+    cells = [c for c in nbformat.read(path, as_version=4).cells if "parameters" in c.metadata.get("tags", [])]
+    assert len(cells) == 1, "exactly one parameters cell"
+    return {node.targets[0].id: ast.literal_eval(node.value) for node in ast.parse(cells[0].source).body}
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=NAMES)
+def test_committed_notebooks_are_executed(path):
+    cells = [c for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code"]
+    assert [c.execution_count for c in cells] == list(range(1, len(cells) + 1))
+    assert sum(bool(c.outputs) for c in cells) >= 4
+    assert any("image/png" in o.get("data", {}) for c in cells for o in c.outputs)
+    assert not any(o.output_type == "error" or o.get("name") == "stderr" for c in cells for o in c.outputs)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=NAMES)
+def test_defaults_are_the_quick_profile(path):
+    assert defaults(path) == {"profile": "quick"} | yaml.safe_load(
+        (ROOT / "params/quick" / f"{path.stem}.yaml").read_text()
+    )
+
+
+@pytest.mark.parametrize("profile", sorted(p.name for p in (ROOT / "params").iterdir() if p.is_dir()))
+def test_every_profile_is_valid_and_complete(profile):
+    assert list(execute.planned(profile)) == NAMES
+
+
+def make_figures(folder, *arguments, **environment):
+    return subprocess.run(
+        [sys.executable, "-m", "epkit.execute", "figures", *arguments],
+        env=os.environ | {"EPKIT_RESULTS": str(folder), "EPKIT_OFFLINE": "1"} | environment,
+        capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+
+
+def test_every_notebook_runs_end_to_end_and_a_second_time_not_at_all(tmp_path):
+    first = make_figures(tmp_path, "--profile", "smoke")
+    assert first.returncode == 0, first.stderr
+    for name in NAMES:
+        notebook = nbformat.read(tmp_path / "smoke" / f"{name}.ipynb", as_version=4)
+        assert all(c.execution_count for c in notebook.cells if c.cell_type == "code")
+        assert (tmp_path / "smoke" / f"{name}.nc").exists()
+        assert list((tmp_path / "smoke" / "figures").glob(f"{name[:2]}_*.png"))
+        assert list((tmp_path / "smoke" / "figures").glob(f"{name[:2]}_*.svg"))
+    assert "Verdicts, computed from the stores" in first.stdout
+    made = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
+    second = make_figures(tmp_path, "--profile", "smoke")
+    assert second.returncode == 0, second.stderr
+    assert second.stdout.count("up to date") == len(NAMES)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()} == made
+
+
+def test_without_data_a_named_profile_stops_with_the_way_to_get_them(tmp_path):
+    nothing = {"EPKIT_DATA": str(tmp_path / "data"), "EPKIT_DATA_MIRROR": ""}
+    done = make_figures(tmp_path / "results", "--profile", "quick", **nothing)
+    assert done.returncode == 1
+    assert "can't be had" in done.stderr
+    assert "Three ways to get it" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "results").exists()
+
+
+def test_without_data_the_fallback_says_so_in_the_summary(tmp_path, monkeypatch, capsys):
+    for profile in ("quick", "smoke"):  # one notebook is enough
+        (tmp_path / "params" / profile).mkdir(parents=True)
+        shutil.copy(ROOT / "params" / profile / "02_critical_limit.yaml", tmp_path / "params" / profile)
+    monkeypatch.setattr(execute, "PARAMS", tmp_path / "params")
+    for name, value in {"EPKIT_RESULTS": "results", "EPKIT_DATA": "data"}.items():
+        monkeypatch.setenv(name, str(tmp_path / value))
+    monkeypatch.setenv("EPKIT_OFFLINE", "1")
+    monkeypatch.setenv("EPKIT_DATA_MIRROR", "")
+    assert execute.main(["figures", "--fallback", "smoke"]) == 0
+    printed = capsys.readouterr().out
+    assert "Profile smoke instead of quick, on scikit-learn's digits" in printed
+    assert "raw/t10k-images-idx3-ubyte can't be had" in printed or "raw/train-images-idx3-ubyte can't be had" in printed
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("sgima: [0.1]", "02_critical_limit.yaml: sgima: no such parameter; did you mean sigma?"),
+        ("sigma: [-1.0]", "02_critical_limit.yaml: sigma.0 = -1.0: Input should be greater than or equal to 0"),
+        ("sigma: [0.1", "02_critical_limit.yaml: not valid YAML"),
+        ("- 1", "02_critical_limit.yaml: must hold `name: value` lines"),
+    ],
+)
+def test_a_broken_parameter_file_is_refused_before_any_work(tmp_path, monkeypatch, text, message):
+    (tmp_path / "mine").mkdir()
+    base = "dataset: [digits]\nsigma: [0.0]\n" if ":" in text and "sigma: " not in text else "dataset: [digits]\n"
+    (tmp_path / "mine" / "02_critical_limit.yaml").write_text(text if text == "- 1" else base + text)
+    monkeypatch.setattr(execute, "PARAMS", tmp_path)
+    with pytest.raises(ParameterError) as caught:
+        execute.planned("mine")
+    assert message in str(caught.value)
+    with pytest.raises(ParameterError, match="PROFILE = other: no such profile; there are mine"):
+        execute.planned("other")
+
+
+def test_a_failing_notebook_keeps_the_old_result_and_shows_the_new_one(tmp_path):
+    source = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1 / 0")])
+    source.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(source, tmp_path / "source.ipynb")
+    (tmp_path / "target.ipynb").write_text("the old result")
+    with pytest.raises(execute.papermill.PapermillExecutionError):
+        execute.execute(tmp_path / "source.ipynb", tmp_path / "target.ipynb", {})
+    assert (tmp_path / "target.ipynb").read_text() == "the old result"
+    assert "ZeroDivisionError" in (tmp_path / "target.failed.ipynb").read_text()
