@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -24,7 +25,7 @@ import torch
 import xarray as xr
 from filelock import FileLock, Timeout
 from jaxtyping import Float
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictInt, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictInt, ValidationError, model_validator
 from torch import Tensor
 from torch.nn.functional import one_hot
 from tqdm import auto, std
@@ -88,6 +89,14 @@ class Network(BaseModel):
     decay: Annotated[float, Field(gt=0, le=1)] = 0.99  # of the learning rate, each epoch
     bias_rate: Annotated[float, Field(ge=0)] = 1.0
     dtype: Literal["float32", "float64"] = "float32"
+    # Learning rate of each layer at eta = 1; None takes `relative_rates`, the rates that suit an untrained network.
+    rates: list[Positive] | None = None
+
+    @model_validator(mode="after")
+    def _one_rate_a_layer(self) -> Network:
+        if self.rates is not None and len(self.rates) != len(self.hidden) + 1:
+            raise ValueError(f"rates = {self.rates}: {len(self.hidden) + 1} are needed, one for each layer of weights")
+        return self
 
 
 class Sweep(Network):
@@ -129,6 +138,9 @@ def validated(model: type[Model], values: Mapping[str, object], place: str = "pa
                 lines.append(f"{place}: {field} = {fault['input']!r}: {fault['msg'].removeprefix('Value error, ')}")
         raise ParameterError("\n".join(lines)) from None
 
+
+# Seconds after which the state of an unfinished ensemble is worth a file.
+KEEP_EVERY = 60.0
 
 # In a notebook a bar is a widget; where papermill's caller watches from a terminal (`epkit.execute`), it is text.
 tqdm = std.tqdm if os.environ.get("EPKIT_TERMINAL") else auto.tqdm
@@ -203,16 +215,18 @@ def run(parameters: Sweep | Mapping[str, object], path: str | Path, *, device: s
         with tqdm(total=len(missing) * images, unit="image", unit_scale=True, desc=path.stem) as bar:
             for group in _groups(missing):
                 bar.set_postfix_str(f"{len(points) - len(missing)} of {len(points)} runs done")
-                part = _train(sweep, group, data[group[0].dataset], rates[group[0].dataset], device, bar.update)
-                part["run"] = "member", [ids[p] for p in group]
-                store.write(part, parts / f"{part['run'].values[0]}.nc")
+                name, of_group = group[0].dataset, [ids[p] for p in group]
+                file = parts / f"{store.digest(''.join(of_group))[:20]}.nc"
+                checkpoint = file.with_suffix(".checkpoint")
+                part = _train(sweep, group, data[name], rates[name], device, checkpoint, bar.update)
+                part["run"] = "member", of_group
+                store.write(part, file)
+                checkpoint.unlink(missing_ok=True)
                 finished |= _runs(part)
                 missing = [p for p in missing if p not in group]
         merged = _merged(sweep, [finished[ids[p]] for p in points], data, rates)
         store.write(merged, path)
-        for part_path in parts.glob("*.nc"):
-            part_path.unlink()
-        parts.rmdir()
+        shutil.rmtree(parts)
     return store.read(path)
 
 
@@ -331,12 +345,14 @@ def _axis(sweep: Sweep, name: str) -> list:
 def _settings(network: Sweep | Mechanism) -> dict[str, object]:
     """The parameters as a store records them, with the layer sizes that they amount to."""
     names = network.dataset if isinstance(network.dataset, list) else [network.dataset]
-    return network.model_dump(mode="json") | {"sizes": {name: list(_sizes(network, name)) for name in names}}
+    return network.model_dump(mode="json", exclude_none=True) | {
+        "sizes": {name: list(_sizes(network, name)) for name in names}
+    }
 
 
 def _run_ids(sweep: Sweep) -> dict[Point, str]:
     """Every run of the grid with the hash of all that its numbers depend on: parameters, data, and their meaning."""
-    shared = sweep.model_dump(include=set(Network.model_fields)) | {"version": RESULTS_VERSION}
+    shared = sweep.model_dump(include=set(Network.model_fields), exclude_none=True) | {"version": RESULTS_VERSION}
     data = {name: datasets.checksum(name) for name in sweep.dataset}
     points = [Point(*p) for p in itertools.product(*(_axis(sweep, axis) for axis in Point._fields))]
     facts = [shared | point._asdict() | {"data": data[point.dataset]} for point in points]
@@ -363,6 +379,8 @@ def _sizes(network: Network, name: str) -> tuple[int, ...]:
 
 def _rates(network: Network, name: str, data: datasets.Split, device: str) -> Float[Tensor, " layer"]:
     """Learning rate of each layer at eta = 1."""
+    if network.rates is not None:
+        return torch.tensor(network.rates)
     return relative_rates(
         _sizes(network, name),
         data.x_train,
@@ -416,38 +434,72 @@ def _train(
     data: datasets.Split,
     rates: Float[Tensor, " layer"],
     device: str,
+    checkpoint: Path,
     progress: Callable[[int], object],
 ) -> xr.Dataset:
-    """The history of a group's runs over (epoch, member[, layer])."""
+    """The history of a group's runs over (epoch, member[, layer]); long ones go on from their last `checkpoint`."""
     first, started = group[0], time.perf_counter()
-    etas = torch.tensor([p.learning_rate for p in group])
-    sigma = torch.tensor([p.sigma for p in group])
-    history = train(
-        DeepResistiveNetwork(
-            _sizes(sweep, first.dataset),
-            input_gain=sweep.input_gain,
-            members=len(group),
-            seed=first.seed,
-            dtype=getattr(torch, sweep.dtype),
-            device=device,
-        ),
-        data.x_train,
-        data.y_train,
-        epochs=sweep.epochs,
-        batch_size=sweep.batch_size,
-        beta=sweep.beta,
-        iterations=sweep.iterations,
-        learning_rates=[float(rate) * etas for rate in rates],
-        readout=GaussianReadout(sigma, first.samples, first.averaging),
+    net = DeepResistiveNetwork(
+        _sizes(sweep, first.dataset),
+        input_gain=sweep.input_gain,
+        members=len(group),
         seed=first.seed,
-        decay=sweep.decay,
-        bias_rate=sweep.bias_rate,
-        test=(data.x_test, data.y_test),
-        estimator=sweep.estimator,
-        progress=lambda images: progress(images * len(group)),
+        dtype=getattr(torch, sweep.dtype),
+        device=device,
     )
-    history["wall_time"] = "member", np.full(len(group), (time.perf_counter() - started) / len(group))
-    return history
+    history = _resumed(checkpoint, net)
+    progress(len(history) * (sweep.train_images // sweep.batch_size * sweep.batch_size) * len(group))
+    kept = time.perf_counter()
+    for epoch in range(len(history), sweep.epochs):
+        history.append(
+            train(
+                net,
+                data.x_train,
+                data.y_train,
+                epochs=1,
+                first_epoch=epoch,
+                batch_size=sweep.batch_size,
+                beta=sweep.beta,
+                iterations=sweep.iterations,
+                learning_rates=[float(rate) * torch.tensor([p.learning_rate for p in group]) for rate in rates],
+                readout=GaussianReadout(torch.tensor([p.sigma for p in group]), first.samples, first.averaging),
+                seed=first.seed,
+                decay=sweep.decay,
+                bias_rate=sweep.bias_rate,
+                test=(data.x_test, data.y_test),
+                estimator=sweep.estimator,
+                progress=lambda images: progress(images * len(group)),
+            )
+        )
+        now = time.perf_counter()
+        history[-1]["wall_time"] = ("epoch", "member"), np.full((1, len(group)), (now - started) / len(group))
+        started = now
+        if now - kept > KEEP_EVERY and epoch + 1 < sweep.epochs:
+            _keep(checkpoint, net, history)
+            kept = now
+    whole = xr.concat(history, "epoch", join="exact")
+    return whole.assign(wall_time=whole.wall_time.sum("epoch"))
+
+
+def _keep(checkpoint: Path, net: DeepResistiveNetwork, history: list[xr.Dataset]) -> None:
+    """An unfinished group's parameters and history, in a file that takes the place of the last such."""
+    parameters = {
+        f"{kind}_{layer}": (("member", *(f"{kind}_{layer}_{axis}" for axis in range(p.ndim - 1))), p.cpu().numpy())
+        for kind, tensors in (("weight", net.weights), ("bias", net.biases))
+        for layer, p in enumerate(tensors)
+    }
+    store.write(xr.concat(history, "epoch", join="exact").assign(parameters), checkpoint)
+
+
+def _resumed(checkpoint: Path, net: DeepResistiveNetwork) -> list[xr.Dataset]:
+    """The epochs that an interrupted call had finished, with `net` as it was then; none if there is no checkpoint."""
+    if (kept := store.read_if_sound(checkpoint)) is None:
+        return []
+    for kind, tensors in (("weight", net.weights), ("bias", net.biases)):
+        for layer, p in enumerate(tensors):
+            p.copy_(torch.from_numpy(kept[f"{kind}_{layer}"].values))
+    history = kept[[name for name, v in kept.data_vars.items() if "epoch" in v.dims]]
+    return [history.isel(epoch=[k]) for k in range(history.sizes["epoch"])]
 
 
 def _finished(paths: set[Path]) -> dict[str, xr.Dataset]:

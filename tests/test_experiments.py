@@ -99,6 +99,29 @@ def test_a_killed_sweep_goes_on_where_it_stopped_and_gives_the_same_numbers(tmp_
     xr.testing.assert_equal(resumed.drop_vars("wall_time"), undisturbed.drop_vars("wall_time"))
 
 
+def test_a_long_run_that_is_interrupted_goes_on_from_its_checkpoint(tmp_path, monkeypatch):
+    undisturbed = epkit.run(TINY, tmp_path / "undisturbed" / "sweep.nc")
+    monkeypatch.setattr(experiments, "KEEP_EVERY", 0.0)
+    original, trained = experiments.train, []
+
+    def train_once(*arguments, first_epoch, **more):
+        if len(trained) == 1:
+            trained.append("interrupted")
+            raise KeyboardInterrupt
+        trained.append(first_epoch)
+        return original(*arguments, first_epoch=first_epoch, **more)
+
+    monkeypatch.setattr(experiments, "train", train_once)
+    path = tmp_path / "interrupted" / "sweep.nc"
+    with pytest.raises(KeyboardInterrupt):
+        epkit.run(TINY, path)
+    assert len(list(path.with_suffix(".parts").glob("*.checkpoint"))) == 1
+    resumed = epkit.run(TINY, path)
+    assert trained == [0, "interrupted", 1, 0, 1]
+    xr.testing.assert_equal(resumed.drop_vars("wall_time"), undisturbed.drop_vars("wall_time"))
+    assert not path.with_suffix(".parts").exists()
+
+
 def test_a_damaged_store_is_moved_aside_and_computed_anew(tmp_path):
     path = tmp_path / "sweep.nc"
     before = epkit.run(TINY, path)
@@ -139,6 +162,7 @@ def test_equal_data_make_equal_files(tmp_path):
         ({"epochs": "many"}, "epochs = 'many': Input should be a valid integer"),
         ({"sgima": [0.0]}, "sgima: no such parameter; did you mean sigma?"),
         ({"train_images": 5000}, "train_images = 5000: scikit-learn digits allows 1 to 1400"),
+        ({"rates": [0.1]}, "3 are needed, one for each layer"),
         ({"batch_size": 100}, "batch_size = 100: allowed are 1 to train_images"),
     ],
 )
