@@ -8,7 +8,7 @@ that was run. Everything in it is computed; the thresholds are arguments, for th
 import itertools
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import SupportsFloat
 
 import numpy as np
@@ -23,6 +23,7 @@ from .analysis import (
     scaling_exponent,
     sigma_step,
     star_over_limit,
+    t_interval,
 )
 
 COLUMNS = ["claim", "measure", "value", "low", "high", "n", "verdict"]
@@ -98,6 +99,30 @@ def claim_gradient(ds: xr.Dataset, within: float = 0.01) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
+def claim_published(
+    stores: Mapping[str, xr.Dataset], error: Mapping[str, float], epochs: Mapping[str, int], within: float = 0.003
+) -> pd.DataFrame:
+    """Notebook 00, a row a network: the test error after training is the reported one, `within` either way.
+
+    The value is measured minus reported, with a t interval over seeds. A network trained for fewer epochs than
+    reported, or with one seed, can't be judged.
+    """
+    rows = []
+    for name, ds in stores.items():
+        found = t_interval(final_error(ds).squeeze([d for d in final_error(ds).dims if d != "seed"], drop=True))
+        difference, low, high = (float(found[part]) - error[name] for part in ("mean", "low", "high"))
+        done = int(ds.epoch.max())
+        measure = (
+            f"{name}: {float(found['mean']):.2%} after {done} epochs, reported {error[name]:.2%} after {epochs[name]}"
+        )
+        judged = verdict(low, high, inside=(-within, within)) if done == epochs[name] else "undecided"
+        partial = "" if done == epochs[name] else " (partial)"
+        rows.append(
+            ["the published error is re-earned", measure + partial, difference, low, high, int(found.n), judged]
+        )
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
 def coverage(ds: xr.Dataset) -> pd.DataFrame:
     """Which of the paper's three data sets a store holds, and as what variant; how many of its runs diverged."""
     held = ds.title.to_series()
@@ -111,11 +136,11 @@ def coverage(ds: xr.Dataset) -> pd.DataFrame:
     return pd.DataFrame({"": rows})
 
 
-def claim_limit(ds: xr.Dataset) -> pd.DataFrame:
+def claim_limit(ds: xr.Dataset, within: float = 10.0) -> pd.DataFrame:
     """Claim 1, a row a setting: there is a critical limit (value: sigma_c in volts).
 
-    Supported when every seed's limit is bracketed, and at least two are; contradicted when the network learns
-    at no sigma at all; otherwise undecided, for the limit may lie outside the sweep.
+    Supported when every seed's limit is bracketed, and their interval spans less than `within` from end to end;
+    contradicted when the network learns at no sigma at all; otherwise undecided: the limit may lie outside the sweep.
     """
 
     def measure(one: xr.Dataset) -> str:
@@ -123,8 +148,8 @@ def claim_limit(ds: xr.Dataset) -> pd.DataFrame:
         return f"σ_c (V), swept in steps of ×{sigma_step(ds.sigma):.2g}" + f" [{why}]" * bool(why)
 
     def judge(one: xr.Dataset) -> str:
-        bracketed = int(one.n) == int(one.runs) > 1
-        return "supported" if bracketed else "contradicted" if np.isnan(one.half) else "undecided"
+        located = int(one.n) == int(one.runs) and bool(one.high / one.low < within)
+        return "supported" if located else "contradicted" if np.isnan(one.half) else "undecided"
 
     error = final_error(ds)
     return _claim(ds, "a critical limit exists", error, critical_limit(error, ds.chance), measure, judge)

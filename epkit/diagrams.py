@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 
 import matplotlib.pyplot as plt
 import schemdraw
@@ -119,3 +120,27 @@ def learning(ds: xr.Dataset) -> Figure:
         ax.yaxis.set_major_formatter(PercentFormatter(xmax=1, symbol="", decimals=0))
         ax.legend(fontsize="small")
     return _finish(figure, f"Learning without uncertainty: {ds.title.item()}", ds)
+
+
+def published(stores: Mapping[str, xr.Dataset], error: Mapping[str, float], epochs: Mapping[str, int]) -> Figure:
+    """Test error of networks of the literature over the epochs, every seed, with the reported error where it was."""
+    figure, axes = _canvas(1, len(stores), (3.2, 3.2), sharey=True)
+    for ax, (name, ds) in zip(axes[0], stores.items(), strict=True):
+        runs = ds.test_error.stack(run=("dataset", "learning_rate", "averaging", "samples", "sigma", "seed"))
+        ax.plot(ds.epoch, runs.transpose("epoch", "run"), color="C0", lw=1, marker=".", ms=4)
+        ax.plot(epochs[name], error[name], "*", color="C3", ms=11, label=f"reported: {error[name]:.2%}")
+        done, seeds = int(ds.epoch.max()), ds.sizes["seed"]
+        whole = "" if done == epochs[name] else f", {done} of {epochs[name]} epochs: partial"
+        ax.set_title(f"{name}\nn = {seeds} seed{'s' * (seeds > 1)}{whole}", fontsize="medium")
+        ax.set(xscale="log", yscale="log", xlabel="epoch", ylabel="test error (%)")
+        ax.yaxis.set_major_formatter(PercentFormatter(xmax=1, symbol=""))
+        ax.legend(fontsize="small")
+        ax.label_outer()
+    first = next(iter(stores.values()))
+    given = json.loads(first.attrs["parameters"])
+    note = f"{first.title.values[0]}, {given['train_images']:,} images an epoch, batch {given['batch_size']}, σ = 0"
+    figure.suptitle("Published networks trained again", fontsize="large")
+    figure.supxlabel(
+        f"{note}, tested on {given['test_images']:,} images; each line a seed", fontsize="small", color="0.35"
+    )
+    return figure

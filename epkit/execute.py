@@ -22,7 +22,7 @@ import xarray as xr
 import yaml
 
 from . import claims, datasets, store
-from .experiments import Mechanism, ParameterError, Sweep, holding, validated
+from .experiments import Mechanism, ParameterError, Published, Sweep, holding, validated
 
 NOTEBOOKS, PARAMS = store.CHECKOUT / "notebooks", store.CHECKOUT / "params"
 CLAIMS: dict[str, list[Callable[[xr.Dataset], pd.DataFrame]]] = {
@@ -65,12 +65,13 @@ def main(arguments: list[str] | None = None) -> int:
 def figures(profile: str, fallback: str | None = None, fresh: bool = False) -> int:
     """Execute a profile's notebooks, in order, and print the summary."""
     started, note = time.monotonic(), ""
-    work = planned(profile)
-    incomplete = {name: given for name, given in work.items() if fresh or not _complete(profile, name, given)}
+    work, folder = planned(profile), store.results(profile)
+    stores = {file: e for name, given in work.items() for file, e in _experiments(name, given).items()}
+    # The default command asks for its data even where nothing is left to compute: a store that came with the checkout
+    # is no proof that this machine can make it.
+    needed = [e.dataset for file, e in stores.items() if fallback or fresh or holding(folder / file, e) is None]
     try:
-        # The default command needs its data even where nothing is left to compute: a store made elsewhere is no
-        # proof that this machine can make it.
-        for data_set in sorted({d for given in (work if fallback else incomplete).values() for d in _datasets(given)}):
+        for data_set in sorted({d for names in needed for d in ([names] if isinstance(names, str) else names)}):
             datasets.fetch(data_set)
     except datasets.DataUnavailable as error:
         if fallback is None:
@@ -79,20 +80,19 @@ def figures(profile: str, fallback: str | None = None, fresh: bool = False) -> i
             f"Profile {fallback} instead of {profile}, on scikit-learn's digits, because data can't be had:\n{error}\n"
         )
         print(note, file=sys.stderr)
-        profile, work = fallback, planned(fallback)
-    folder = store.results(profile)
+        profile, work, folder = fallback, planned(fallback), store.results(fallback)
     if fresh:  # all of them first, for a store lends its runs to its neighbours
         for finished in folder.glob("*.nc"):
             os.replace(finished, finished.with_suffix(".nc.old"))
     for name, given in work.items():
         source, executed = NOTEBOOKS / f"{name}.ipynb", folder / f"{name}.ipynb"
-        inputs = _inputs(source, given, folder / f"{name}.nc")
+        inputs = _inputs(source, given, sorted(folder.glob(f"{name}*.nc")))
         if _executed_from(executed) == inputs and not fresh:
             print(f"{name}: up to date")
             continue
         print(f"{name}: executing with params/{profile}/{name}.yaml")
         execute(source, executed, {"profile": profile, **given})
-        _note_inputs(executed, _inputs(source, given, folder / f"{name}.nc"))
+        _note_inputs(executed, _inputs(source, given, sorted(folder.glob(f"{name}*.nc"))))
     print(summary(profile, note, time.monotonic() - started))
     return 0
 
@@ -120,7 +120,7 @@ def planned(profile: str) -> dict[str, dict]:
                 near = get_close_matches(str(key), known, 1)
                 hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
                 raise ParameterError(f"{place}: {key}: no such parameter; {hint}")
-        validated(_model(path.stem), given, place)
+        _experiments(path.stem, given, place)
         work[path.stem] = given
     return work
 
@@ -174,24 +174,21 @@ def summary(profile: str, note: str, seconds: float) -> str:
     return "\n".join(lines)
 
 
-def _model(name: str) -> type[Sweep] | type[Mechanism]:
-    return Mechanism if name.startswith("01") else Sweep
+def _experiments(name: str, given: dict, place: str = "parameters") -> dict[str, Sweep | Mechanism]:
+    """A notebook's validated experiments, by the file name of each one's store; ParameterError for impossible ones."""
+    if "networks" in given:
+        networks = validated(Published, given, place).networks
+        return {f"{name}.{network}.nc": sweep for network, sweep in networks.items()}
+    model: type[Sweep] | type[Mechanism] = Mechanism if "betas" in given else Sweep
+    return {f"{name}.nc": validated(model, given, place)}
 
 
-def _datasets(given: dict) -> list[str]:
-    return given["dataset"] if isinstance(given["dataset"], list) else [given["dataset"]]
-
-
-def _complete(profile: str, name: str, given: dict) -> bool:
-    return holding(store.results(profile) / f"{name}.nc", validated(_model(name), given)) is not None
-
-
-def _inputs(source: Path, given: dict, store_path: Path) -> str:
-    """Hash of all that an executed notebook depends on: cells, parameters, epkit, locked packages, store."""
+def _inputs(source: Path, given: dict, stores: list[Path]) -> str:
+    """Hash of all that an executed notebook depends on: cells, parameters, epkit, locked packages, stores."""
     cells = [cell.source for cell in nbformat.read(source, as_version=4).cells]
     lock = store.CHECKOUT / "requirements.lock"
-    held = store_path.read_bytes().hex() if store_path.exists() else ""
-    texts = [json.dumps([cells, given], sort_keys=True), store.source_hash(), lock.read_text(encoding="utf-8"), held]
+    held = [path.name + path.read_bytes().hex() for path in stores]
+    texts = [json.dumps([cells, given], sort_keys=True), store.source_hash(), lock.read_text(encoding="utf-8"), *held]
     return store.digest("\n".join(texts))
 
 

@@ -110,6 +110,23 @@ class Sweep(Network):
     seeds: Count = 3  # seeds 0 … seeds - 1
 
 
+class Published(BaseModel):
+    """Notebook 00: networks of the literature, each trained as a sweep of its own, with what was reported of them."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    networks: dict[str, Sweep]
+    reported_error: dict[str, Annotated[float, Field(gt=0, lt=1)]]
+    reported_epochs: dict[str, Count]
+
+    @model_validator(mode="after")
+    def _reported_of_each(self) -> Published:
+        for field in ("reported_error", "reported_epochs"):
+            if set(getattr(self, field)) != set(self.networks):
+                raise ValueError(f"{field} must have an entry for each of networks: {', '.join(self.networks)}")
+        return self
+
+
 class Mechanism(Network):
     """Notebook 01: one network looked at closely."""
 
