@@ -31,7 +31,7 @@ from torch.nn.functional import one_hot
 from tqdm import auto, std
 
 from . import datasets, store
-from .learning import NUDGES, Estimator, backpropagated, gradient, relative_rates, train
+from .learning import NUDGES, Estimator, backpropagated, gradient, one_thread, relative_rates, train
 from .networks import DeepResistiveNetwork
 from .uncertainty import Averaging, GaussianReadout
 
@@ -271,7 +271,7 @@ def look_inside(parameters: Mechanism | Mapping[str, object], path: str | Path) 
     target = one_hot(data.y_train[: mechanism.check_images], sizes[-1]).double()
     untrained = DeepResistiveNetwork(sizes, input_gain=mechanism.input_gain, dtype=torch.float64)
     steps = len(mechanism.betas) * len(NUDGES) + mechanism.epochs + 2
-    with tqdm(total=steps, desc=path.stem) as bar, _one_thread():
+    with tqdm(total=steps, desc=path.stem) as bar, one_thread():
         relaxation = _relaxation(untrained, x, target, mechanism)
         bar.update()
         reference = backpropagated(untrained, x, target, iterations=mechanism.check_iterations)
@@ -314,17 +314,6 @@ def look_inside(parameters: Mechanism | Mapping[str, object], path: str | Path) 
     title = "Relaxation, gradient and learning of a deep resistive network"
     store.write(everything.assign_attrs(store.provenance(title, _settings(mechanism), checksums)), path)
     return store.read(path)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """For products so small that threads would mostly wait for one another."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _relaxation(net: DeepResistiveNetwork, x: Tensor, target: Tensor, mechanism: Mechanism) -> xr.Dataset:

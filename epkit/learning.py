@@ -8,7 +8,8 @@ nudges. Everything the rule sees of the voltages passes through a read-out model
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from copy import copy
 from functools import cache, partial
 from typing import Any, Literal, NamedTuple
@@ -286,13 +287,25 @@ def evaluate(
     active = torch.zeros(net.members, len(net.biases), device=like.device)
     # Some 64 MB of voltages at a time.
     chunk = max(1, 2**24 // (net.members * sum(net.sizes[1:])))
-    for images, classes in zip(x.split(chunk), y.split(chunk), strict=True):
-        states = net.relax(images.to(like), iterations)
-        right = (states[-1].argmax(-1) == classes.to(like.device)) & states[-1].isfinite().all(-1)
-        wrong += (~right).sum(1)
-        active += torch.stack([(v != 0).float().mean(2).sum(1) for v in states], 1)
+    with one_thread() if net.members * min(chunk, len(x)) * max(net.sizes[1:]) < 2**20 else nullcontext():
+        for images, classes in zip(x.split(chunk), y.split(chunk), strict=True):
+            states = net.relax(images.to(like), iterations)
+            right = (states[-1].argmax(-1) == classes.to(like.device)) & states[-1].isfinite().all(-1)
+            wrong += (~right).sum(1)
+            active += torch.stack([(v != 0).float().mean(2).sum(1) for v in states], 1)
     active[:, -1] = torch.nan
     return wrong / len(x), active / len(x)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """For products so small that threads would mostly wait for one another, on a busy machine very long."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def torch_steps(

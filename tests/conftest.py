@@ -6,7 +6,8 @@ from jaxtyping import install_import_hook
 
 # The tests' tensors are small: threads would only wait for one another, the more so on a busy machine.
 torch.set_num_threads(1)
-install_import_hook("epkit", "beartype.beartype")
+TENSOR_MODULES = ("networks", "uncertainty", "learning", "native", "datasets")
+install_import_hook([f"epkit.{name}" for name in TENSOR_MODULES], "beartype.beartype")
 
 
 def pytest_configure(config: pytest.Config) -> None:
