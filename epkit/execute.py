@@ -25,6 +25,10 @@ from . import claims, datasets, store
 from .experiments import Mechanism, ParameterError, Published, Sweep, holding, validated
 
 NOTEBOOKS, PARAMS = store.CHECKOUT / "notebooks", store.CHECKOUT / "params"
+README, MARKS = (
+    store.CHECKOUT / "README.md",
+    ("<!-- results: written by `make notebooks` -->", "<!-- end of results -->"),
+)
 CLAIMS: dict[str, list[Callable[[xr.Dataset], pd.DataFrame]]] = {
     "02_critical_limit": [claims.claim_limit],
     "03_clt_scaling": [claims.claim_scaling],
@@ -40,15 +44,16 @@ def main(arguments: list[str] | None = None) -> int:
     drawn.add_argument("--profile", default="quick", help="a folder of params/ (default: quick)")
     drawn.add_argument("--fallback", help="profile to take instead where the data sets can't be had")
     drawn.add_argument("--fresh", action="store_true", help="set finished stores aside and compute them anew")
-    commands.add_parser(
-        "notebooks", help="re-execute the committed notebooks in place, from the stores of their defaults"
-    )
+    commands.add_parser("notebooks", help="re-execute the committed notebooks in place, and renew README's results")
     options = parser.parse_args(arguments)
     try:
         if options.command == "notebooks":
             for notebook in sorted(NOTEBOOKS.glob("*.ipynb")):
                 execute(notebook, notebook, {})
                 print(f"executed {notebook.relative_to(store.CHECKOUT)}")
+            before, rest = README.read_text(encoding="utf-8").split(MARKS[0])
+            after = rest.split(MARKS[1])[1]
+            README.write_text(f"{before}{MARKS[0]}\n{results_table('quick')}{MARKS[1]}{after}", encoding="utf-8")
             return 0
         return figures(options.profile, options.fallback, options.fresh)
     except (ParameterError, store.StoreError, datasets.DataUnavailable) as error:
@@ -155,16 +160,11 @@ def execute(source: Path, target: Path, parameters: dict) -> None:
 
 def summary(profile: str, note: str, seconds: float) -> str:
     """One screen: each claim's verdict with its numbers, and where figures and stores lie."""
-    folder = store.results(profile)
-    tables = []
-    for name, judges in CLAIMS.items():
-        if (folder / f"{name}.nc").exists():
-            ds = store.read(folder / f"{name}.nc")
-            tables += [judge(ds).assign(notebook=name[:2]) for judge in judges]
+    folder, found = store.results(profile), verdicts(profile)
     lines = [
         f"\n{note}Profile {profile}, {seconds / 60:.1f} min. Verdicts, computed from the stores (95 % intervals):\n"
     ]
-    for claim, rows in pd.concat(tables).groupby("claim", sort=False) if tables else ():
+    for claim, rows in found.groupby("claim", sort=False):
         lines.append(f"  {claim}  (notebook {rows.notebook.iloc[0]})")
         lines += [
             f"    {row.verdict:<13}{row.value:9.3g}  [{row.low:.3g}, {row.high:.3g}]  n={row.n}  {row.measure}"
@@ -172,6 +172,34 @@ def summary(profile: str, note: str, seconds: float) -> str:
         ]
     lines.append(f"\nFigures: {_shown(folder / 'figures')}   stores and executed notebooks: {_shown(folder)}")
     return "\n".join(lines)
+
+
+def verdicts(profile: str) -> pd.DataFrame:
+    """Every claim that a profile's stores can judge, with the notebook that shows it."""
+    tables = [pd.DataFrame(columns=["notebook", *claims.COLUMNS])]
+    for name, judges in CLAIMS.items():
+        if (path := store.results(profile) / f"{name}.nc").exists():
+            ds = store.read(path)
+            tables += [judge(ds).assign(notebook=name) for judge in judges]
+    return pd.concat([table for table in tables if len(table)] or tables)
+
+
+def results_table(profile: str) -> str:
+    """Markdown for README: each verdict with its numbers, and what made each store."""
+    lines = ["| claim (notebook) | measure | value [95 %] | n | verdict |", "| --- | --- | --- | --- | --- |"]
+    for row in verdicts(profile).itertuples():
+        number = f"{row.value:.3g} [{row.low:.3g}, {row.high:.3g}]"
+        lines.append(f"| {row.claim} (`{row.notebook[:2]}`) | {row.measure} | {number} | {row.n} | {row.verdict} |")
+    lines += ["", "| notebook, its figures | parameters | store | runs | computing | made by |", "| --- " * 6 + "|"]
+    for name in planned(profile):
+        for path in sorted(store.results(profile).glob(f"{name}*.nc")):
+            ds = store.read(path)
+            runs = f"{ds.run.size} | {float(ds.wall_time.sum()) / 60:.1f} min" if "run" in ds else "1 | seconds"
+            lines.append(
+                f"| `{name}`, `figures/{name[:2]}_*` | `params/{profile}/{name}.yaml` | "
+                f"`results/{profile}/{path.name}` | {runs} | {ds.attrs['source']}; {ds.attrs['machine']} |"
+            )
+    return "\n".join(lines) + "\n"
 
 
 def _experiments(name: str, given: dict, place: str = "parameters") -> dict[str, Sweep | Mechanism]:

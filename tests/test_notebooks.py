@@ -52,6 +52,12 @@ def test_smoke_has_every_notebook():
     assert list(execute.planned("smoke")) == NAMES
 
 
+def test_readme_shows_what_the_stores_say():
+    table = execute.results_table("quick")
+    assert table.count("\n") > 10
+    assert execute.MARKS[0] + "\n" + table + execute.MARKS[1] in execute.README.read_text(encoding="utf-8")
+
+
 def make_figures(folder, *arguments, **environment):
     return subprocess.run(
         [sys.executable, "-m", "epkit.execute", "figures", *arguments],
