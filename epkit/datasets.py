@@ -90,9 +90,7 @@ INFO: dict[str, Info] = {
     "mnist": Info("MNIST", (28, 28), 60_000, 10_000, "MNIST", _MNIST),
     "fashion_mnist": Info("FashionMNIST", (28, 28), 60_000, 10_000, "FashionMNIST", _FASHION),
     "kmnist": Info("KMNIST", (28, 28), 60_000, 10_000, "KMNIST", _KMNIST),
-    "kmnist_t10k_split": Info(
-        "KMNIST (t10k split: 8,000 train / 2,000 test)", (28, 28), 8_000, 2_000, "KMNIST", _KMNIST_TEST
-    ),
+    "kmnist_t10k_split": Info("KMNIST (t10k split)", (28, 28), 8_000, 2_000, "KMNIST", _KMNIST_TEST),
     "digits": Info("scikit-learn digits", (8, 8), 1_400, 397),
 }
 NAMES = tuple(INFO)

@@ -322,7 +322,7 @@ def _by_dataset(ax: Axes, ds: xr.Dataset, found: xr.Dataset, seeds: xr.DataArray
         for place, count in zip(x, one.n.fillna(0).astype(int).values, strict=True):
             under = ax.text(place, 0.01, f"n = {count}", transform=ax.get_xaxis_transform(), ha="center")
             under.set(color=f"C{colour}", fontsize="xx-small")
-    ax.set_xticks(range(len(names)), ds.title.values)
+    ax.set_xticks(range(len(names)), [textwrap.fill(str(title), 14) for title in ds.title.values])
     ax.set_xlim(-0.6, len(names) - 0.4)
     ax.margins(y=0.15)
     ax.set_xlabel("data set")
@@ -350,14 +350,15 @@ def limit_ratios(ds: xr.Dataset, limits: xr.Dataset, ratios: pd.DataFrame | None
     axes[0, 0].set(yscale="log", ylabel="critical limit σ$_c$ (V)")
     if ratios is not None:
         ax, rows = axes[0, 1], ratios[::-1].reset_index(drop=True)
-        names = rows.measure.str.replace("σ_c ratio, ", "") + rows.n.map(", n = {}".format)
+        names = rows.measure.str.replace("σ_c ratio, ", "").str.partition(", N =")[0] + rows.n.map(", n = {}".format)
         names = names.str.replace(" = ", "\u00a0=\u00a0")  # no line breaks there
         ax.axvspan(0.5, 2, color="0.93", lw=0, zorder=-1)
         ax.axvline(1, color="0.3", lw=0.8)
         ax.hlines(rows.index, rows.low, rows.high, color="C0", lw=1.6)
         ax.plot(rows.value, rows.index, "o", color="C0", ms=5)
-        ax.set_yticks(rows.index, [textwrap.fill(name, 48) for name in names], fontsize="x-small")
-        low, high = np.nanmin([0.4, rows.low.min()]), np.nanmax([2.5, rows.high.max()])
+        ax.set_yticks(rows.index, [textwrap.fill(name, 56) for name in names], fontsize="x-small")
+        shown = rows[["value", "low", "high"]].values
+        low, high = 0.9 * np.nanmin([0.4, np.nanmin(shown)]), 1.1 * np.nanmax([2.5, np.nanmax(shown)])
         ax.set(xscale="log", xlabel="ratio of critical limits", xlim=(low, high))
         for row in rows.index[rows.value.isna()]:
             ax.text(1.03, row, "a limit is not bracketed", fontsize="x-small", va="center")
@@ -379,5 +380,7 @@ def sample_images(images: Mapping[str, Sequence | np.ndarray] | xr.DataArray) ->
             ax.set_axis_off()
         for ax, image in zip(row, each, strict=False):
             ax.imshow(image, cmap="gray_r", interpolation="nearest")
-        row[0].set_title(f"{name}, {height} × {width} pixels", fontsize="medium", loc="left")
+        # outside the layout, or a long title widens the first column
+        title = row[0].set_title(f"{name}, {height} × {width} pixels", fontsize="medium", loc="left")
+        title.set_in_layout(False)
     return figure
