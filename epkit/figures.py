@@ -357,8 +357,8 @@ def limit_ratios(ds: xr.Dataset, limits: xr.Dataset, ratios: pd.DataFrame | None
         ax.hlines(rows.index, rows.low, rows.high, color="C0", lw=1.6)
         ax.plot(rows.value, rows.index, "o", color="C0", ms=5)
         ax.set_yticks(rows.index, [textwrap.fill(name, 56) for name in names], fontsize="x-small")
-        shown = rows[["value", "low", "high"]].values
-        low, high = 0.9 * np.nanmin([0.4, np.nanmin(shown)]), 1.1 * np.nanmax([2.5, np.nanmax(shown)])
+        shown = rows[["value", "low", "high"]].values.ravel()
+        low, high = 0.9 * np.nanmin([0.4, *shown]), 1.1 * np.nanmax([2.5, *shown])
         ax.set(xscale="log", xlabel="ratio of critical limits", xlim=(low, high))
         for row in rows.index[rows.value.isna()]:
             ax.text(1.03, row, "a limit is not bracketed", fontsize="x-small", va="center")
