@@ -143,6 +143,7 @@ def execute(source: Path, target: Path, parameters: dict) -> None:
             papermill.execute_notebook(
                 str(source), str(notebook_path), parameters, kernel_name="python3", cwd=str(store.CHECKOUT),
                 progress_bar=False, stderr_file=sys.stderr, start_timeout=120,
+                extra_arguments=["--IPKernelApp.log_level=ERROR"],  # it would warn of TCP, which is meant
             )  # fmt: skip
         except papermill.PapermillExecutionError:
             os.replace(notebook_path, target.with_suffix(".failed.ipynb"))
