@@ -1,8 +1,9 @@
 """Equilibrium Propagation under uncertainty: networks, learning, read-out noise, and the study built on them."""
 
-from .experiments import ParameterError, look_inside, run
+from .experiments import look_inside, run
 from .learning import evaluate, gradient, train
 from .networks import DeepResistiveNetwork
+from .parameters import ParameterError
 from .store import origin, results
 from .uncertainty import GaussianReadout
 

@@ -22,7 +22,8 @@ import xarray as xr
 import yaml
 
 from . import claims, datasets, store
-from .experiments import Mechanism, ParameterError, Published, Sweep, holding, validated
+from .experiments import holding
+from .parameters import Mechanism, ParameterError, Published, Sweep, validated
 
 NOTEBOOKS, PARAMS = store.CHECKOUT / "notebooks", store.CHECKOUT / "params"
 README, MARKS = (

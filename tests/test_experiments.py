@@ -14,7 +14,7 @@ import xarray as xr
 
 import epkit
 from epkit import datasets, experiments, store
-from epkit.experiments import ParameterError, Sweep, validated
+from epkit.parameters import ParameterError, Sweep, validated
 
 TINY = {
     "dataset": ["digits"], "sigma": [0.0, 1e-3], "learning_rate": [0.05], "seeds": 2, "hidden": [12, 12],

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from epkit import execute
-from epkit.experiments import ParameterError
+from epkit.parameters import ParameterError
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
