@@ -167,7 +167,7 @@ def summary(profile: str, note: str, seconds: float) -> str:
         f"\n{note}Profile {profile}, {seconds / 60:.1f} min. Verdicts, computed from the stores (95 % intervals):\n"
     ]
     for claim, rows in found.groupby("claim", sort=False):
-        lines.append(f"  {claim}  (notebook {rows.notebook.iloc[0]})")
+        lines.append(f"  {claim}  (notebook {rows.notebook.iloc[0][:2]})")
         lines += [
             f"    {row.verdict:<13}{row.value:9.3g}  [{row.low:.3g}, {row.high:.3g}]  n={row.n}  {row.measure}"
             for row in rows.itertuples()
