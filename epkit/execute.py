@@ -21,7 +21,7 @@ import papermill
 import xarray as xr
 import yaml
 
-from . import claims, datasets, store
+from . import claims, datasets, oracles, store
 from .experiments import Mechanism, ParameterError, Sweep, holding, validated
 
 NOTEBOOKS, PARAMS = store.CHECKOUT / "notebooks", store.CHECKOUT / "params"
@@ -174,8 +174,8 @@ def summary(profile: str, note: str, seconds: float) -> str:
     return "\n".join(lines)
 
 
-def _model(name: str) -> type[Sweep] | type[Mechanism]:
-    return Mechanism if name.startswith("01") else Sweep
+def _model(name: str) -> type[Sweep] | type[Mechanism] | type[oracles.Oracles]:
+    return Mechanism if name.startswith("01") else oracles.Oracles if name.startswith("06") else Sweep
 
 
 def _datasets(given: dict) -> list[str]:
@@ -183,7 +183,9 @@ def _datasets(given: dict) -> list[str]:
 
 
 def _complete(profile: str, name: str, given: dict) -> bool:
-    return holding(store.results(profile) / f"{name}.nc", validated(_model(name), given)) is not None
+    path, wanted = store.results(profile) / f"{name}.nc", validated(_model(name), given)
+    known = oracles.holding(path, wanted) if isinstance(wanted, oracles.Oracles) else holding(path, wanted)
+    return known is not None
 
 
 def _inputs(source: Path, given: dict, store_path: Path) -> str:
