@@ -141,7 +141,7 @@ def stopping_early(ds: xr.Dataset) -> Figure:
                 axes[2, column].plot(ds.iteration, error, color=colour, ls=dashes, label=f"layer {layer}")
         for ax in axes[:, column]:
             ax.axvline(int(one.published_iterations), color="0.5", lw=1)
-            ax.set(yscale="log", ylim=(1e-13, None))
+            ax.set_yscale("log")
         axes[0, column].set_title(f"{name}, β = {float(one.published_beta):g} S", fontsize="medium")
         axes[2, column].set_xlabel("iterations of each phase")
     legends: tuple[dict[str, dict[str, Any]], ...] = (
@@ -151,7 +151,7 @@ def stopping_early(ds: xr.Dataset) -> Figure:
     )
     labels = ("free: distance (V)", "nudged: distance (V)", "gradient: relative error")
     for row, label, looks in zip(axes, labels, legends, strict=True):
-        row[0].set_ylabel(label)
+        row[0].set(ylabel=label, ylim=(1e-13, None))
         lines = [Line2D([], [], label=name, **look) for name, look in looks.items()]
         row[-1].legend(handles=lines, fontsize="x-small", loc="upper left", bbox_to_anchor=(1, 1))
     note = (

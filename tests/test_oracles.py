@@ -5,7 +5,7 @@ import pytest
 import torch
 import yaml
 
-from epkit import DeepResistiveNetwork, gradient, oracles, spice, store
+from epkit import DeepResistiveNetwork, claims, diagrams, gradient, oracles, spice, store
 from epkit.experiments import ParameterError
 from epkit.learning import backpropagated
 
@@ -93,6 +93,9 @@ def test_without_ngspice_the_diodes_wait_for_it(smoke, tmp_path, monkeypatch):
     with pytest.warns(UserWarning, match="ngspice is not installed"):
         ds = oracles.oracles(smoke, tmp_path / "06.nc")
     assert ds["shift"].isnull().all()
+    assert set(claims.claim_exactness(ds).verdict.iloc[-2:]) == {"undecided"}
+    words = [text.get_text() for ax in diagrams.real_diodes(ds).axes for text in ax.texts]
+    assert words == ["not computed: ngspice was not installed"]
     assert oracles.oracles(smoke, tmp_path / "06.nc").identical(ds)
     monkeypatch.setattr(spice, "available", lambda: True)
     assert oracles.holding(tmp_path / "06.nc", oracles.Oracles(**smoke)) is None
