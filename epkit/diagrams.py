@@ -1,15 +1,21 @@
-"""The figures of notebook 01: one network as a circuit, relaxing, estimating its gradient, learning."""
+"""The figures of notebooks 01 and 06.
+
+One network as a circuit, relaxing, estimating its gradient, learning; and how exact all that is.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from typing import Any
 
 import matplotlib.pyplot as plt
+import numpy as np
 import schemdraw
 import schemdraw.elements as elm
 import xarray as xr
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 
 from .figures import _canvas, _finish
@@ -144,3 +150,128 @@ def published(stores: Mapping[str, xr.Dataset], error: Mapping[str, float], epoc
         f"{note}, tested on {given['test_images']:,} images; each line a seed", fontsize="small", color="0.35"
     )
     return figure
+
+
+def stopping_early(ds: xr.Dataset) -> Figure:
+    """Distance to the steady state and error of the gradient over the iterations, the published number marked."""
+    figure, axes = _canvas(3, ds.sizes["network"], (3.1, 2.4), sharex=True, sharey="row")
+    for column, name in enumerate(ds.network.values):
+        one = ds.sel(network=name).dropna("layer", subset=["voltage"])
+        for number, layer in enumerate(one.layer.values):
+            at, colour = one.sel(layer=layer), f"C{number}"
+            for row, phase, dashes in ((0, "free", "-"), (1, "nudged +", "-"), (1, "nudged -", "--")):
+                axes[row, column].plot(ds.iteration, at.distance.sel(phase=phase), color=colour, ls=dashes)
+            for reference, dashes in (("converged", "-"), ("exact", ":")):
+                error = at.relative_error.sel(reference=reference)
+                axes[2, column].plot(ds.iteration, error, color=colour, ls=dashes, label=f"layer {layer}")
+        for ax in axes[:, column]:
+            ax.axvline(int(one.published_iterations), color="0.5", lw=1)
+            ax.set_yscale("log")
+        axes[0, column].set_title(f"{name}, β = {float(one.published_beta):g} S", fontsize="medium")
+        axes[2, column].set_xlabel("iterations of each phase")
+    legends: tuple[dict[str, dict[str, Any]], ...] = (
+        {f"layer {layer}": {"color": f"C{k}"} for k, layer in enumerate(ds.layer.values)},
+        {"+β": {"ls": "-", "color": "0.3"}, "−β": {"ls": "--", "color": "0.3"}},
+        {"against converged": {"ls": "-", "color": "0.3"}, "against exact": {"ls": ":", "color": "0.3"}},
+    )
+    labels = ("free: distance (V)", "nudged: distance (V)", "gradient: relative error")
+    for row, label, looks in zip(axes, labels, legends, strict=True):
+        row[0].set(ylabel=label, ylim=(1e-13, None))
+        lines = [Line2D([], [], label=name, **look) for name, look in looks.items()]
+        row[-1].legend(handles=lines, fontsize="x-small", loc="upper left", bbox_to_anchor=(1, 1))
+    note = (
+        f"untrained, float64, rms over units and {_images(ds)} images; grey line: published iterations;",
+        "nudged phases start at the free state after those; exact: by implicit differentiation of the steady state",
+    )
+    title = f"How near to the steady state, and to its gradient: {ds.title.item()}"
+    return _finish(figure, title, _bare(ds), *note, trained=False)
+
+
+def error_over_beta(ds: xr.Dataset) -> Figure:
+    """Error of the converged estimate over beta in float64 and float32: the nudge's bias, and the floor of rounding."""
+    figure, axes = _canvas(1, 2, (4.6, 3.6), sharex=True, sharey=True)
+    titles = {"centered": "centred estimate", "positive": "one-sided estimate, +β against free"}
+    for ax, estimator, power in zip(axes[0], ds.estimator.values, (2, 1), strict=True):
+        one = ds.beta_error.sel(estimator=estimator).dropna("layer", how="all")
+        for number, layer in enumerate(one.layer.values):
+            for precision, look in (("float64", {"ls": "-"}), ("float32", {"ls": "--", "marker": "o", "ms": 3})):
+                values = one.sel(layer=layer, precision=precision)
+                ax.plot(ds.nudge, values, color=f"C{number}", **look, label=f"layer {layer}, {precision}")
+        guide = ds.nudge.where(ds.nudge >= 1e-4)
+        ax.plot(ds.nudge, 0.3 * guide**power, color="0.5", lw=1, ls=(0, (1, 1)), label="∝ β² left, ∝ β right")
+        falling = ds.nudge.where(ds.nudge <= 1e-2)
+        ax.plot(ds.nudge, 3e-7 / falling, color="0.5", lw=1, ls="-.", label="∝ 1/β")
+        ax.set(
+            xscale="log", yscale="log", ylim=(1e-10, 10), title=titles[estimator], xlabel="nudging conductance β (S)"
+        )
+    axes[0, 0].set_ylabel("relative error of the gradient")
+    axes[0, 1].legend(fontsize="x-small", loc="upper left", bbox_to_anchor=(1, 1))
+    note = f"untrained, {_images(ds)} images, relaxed to the end; errors above 10 are off the scale"
+    note += "\nreference: implicit differentiation of the exact steady state, in float64"
+    return _finish(figure, f"Nudge and rounding: {ds.title.item()}", ds, note, trained=False)
+
+
+def rounding(ds: xr.Dataset) -> Figure:
+    """Each layer's response to the nudge beside its voltage and a float32 rounding step of it, and what that costs."""
+    figure, axes = _canvas(2, 1, (8.2, 2.6), sharex=True)
+    shown = ds[["voltage", "response", "rounding", "float32_error"]].stack(place=("network", "layer")).dropna("place")
+    places, networks = np.arange(shown.sizes["place"]), shown.network.values
+    looks = {"voltage": ("s", "free voltage"), "response": ("o", "nudged response, +β less −β"),
+             "rounding": ("_", "one float32 rounding step")}  # fmt: skip
+    for name, (marker, label) in looks.items():
+        axes[0, 0].plot(places, shown[name], marker=marker, ls="", ms=7, mew=1.5, label=label)
+    axes[0, 0].vlines(places, shown["rounding"], shown.response, color="0.8", zorder=0)
+    axes[1, 0].plot(places, shown.float32_error, marker="D", ls="", color="0.3")
+    axes[0, 0].set(yscale="log", ylabel="rms (V)")
+    axes[1, 0].set(yscale="log", ylabel="relative error\nof the gradient in float32")
+    axes[1, 0].set_xticks(places, [f"layer {layer}" for layer in shown.layer.values], fontsize="x-small")
+    starts = [k for k in range(len(places)) if k == 0 or networks[k] != networks[k - 1]]
+    for start, end in zip(starts, [*starts[1:], len(places)], strict=True):
+        axes[0, 0].text((start + end - 1) / 2, 1.02, networks[start], ha="center", fontsize="small",
+                        transform=axes[0, 0].get_xaxis_transform())  # fmt: skip
+        for ax in axes[:, 0]:
+            ax.axvline(start - 0.5, color="0.8", lw=1)
+    axes[0, 0].legend(fontsize="x-small", loc="upper left", bbox_to_anchor=(1, 1))
+    note = f"untrained, at the published gain, β and iterations; rms over units and {_images(ds)} images"
+    return _finish(figure, f"Response and rounding: {ds.title.item()}", _bare(ds), note, trained=False)
+
+
+def real_diodes(ds: xr.Dataset) -> Figure:
+    """Voltages and EP gradient of a small network over the forward voltage of its diodes."""
+    figure, axes = _canvas(1, 2, (4.4, 3.4), sharex=True)
+    for number, layer in enumerate(ds["shift"].dropna("layer", how="all").layer.values):
+        one, colour = ds.sel(layer=layer), f"C{number}"
+        axes[0, 0].plot(ds.forward, one["shift"], marker="o", ms=3, color=colour, label=f"layer {layer}")
+        for circuit, dashes in (("ideal", "-"), ("real", "--")):
+            cosine = one.diode_cosine.sel(circuit=circuit)
+            axes[0, 1].plot(ds.forward, cosine, marker="o", ms=3, ls=dashes, color=colour)
+    given = json.loads(ds.attrs["parameters"])
+    if ds["shift"].isnull().all():
+        axes[0, 0].text(
+            0.5, 0.5, "not computed: ngspice was not installed", ha="center", transform=axes[0, 0].transAxes
+        )
+    else:
+        axes[0, 0].legend(fontsize="small")
+    axes[0, 0].set(xscale="log", yscale="log", ylabel="rms shift / rms voltage", xlabel="forward voltage at 1 mA (V)")
+    axes[0, 1].set(xlabel="forward voltage at 1 mA (V)", ylabel="cosine of the EP gradient", ylim=(None, 1.05))
+    looks = {"-": "with EP in the ideal circuit", "--": "with the real circuit's exact gradient"}
+    lines = [Line2D([], [], color="0.3", ls=dashes, label=label) for dashes, label in looks.items()]
+    axes[0, 1].legend(handles=lines, fontsize="small", loc="lower left")
+    note = (
+        f"untrained, ngspice, {_images(ds)} images of {given['pool']} × {given['pool']} averaged pixels, A = "
+        f"{given['diode_gain']:g}, β = {given['diode_beta']:g} S, W = 1 is {given['siemens']:g} S;",
+        f"last point: {given['diode']}; before it the same diode with its forward voltage scaled down",
+    )
+    return _finish(
+        figure, f"Real diodes: {ds.title.item()}", _bare(ds, json.loads(ds.diode_sizes.item())), *note, trained=False
+    )
+
+
+def _images(ds: xr.Dataset) -> int:
+    return json.loads(ds.attrs["parameters"])["images"]
+
+
+def _bare(ds: xr.Dataset, *sizes: list[int]) -> xr.Dataset:
+    """A store whose figure names other networks than the store's own: these, or those of its networks axis."""
+    named = {str(k): s for k, s in enumerate(sizes)} or {n: [n] for n in ds.network.values.tolist()}
+    return ds.assign_attrs(parameters=json.dumps({"sizes": named}))

@@ -21,10 +21,11 @@ import papermill
 import xarray as xr
 import yaml
 
-from . import claims, datasets, store
+from . import claims, datasets, oracles, store
 from .experiments import holding
 from .parameters import Mechanism, ParameterError, Published, Sweep, validated
 
+Experiment = Sweep | Mechanism | oracles.Oracles
 NOTEBOOKS, PARAMS = store.CHECKOUT / "notebooks", store.CHECKOUT / "params"
 README, MARKS = (
     store.CHECKOUT / "README.md",
@@ -75,7 +76,7 @@ def figures(profile: str, fallback: str | None = None, fresh: bool = False) -> i
     stores = {file: e for name, given in work.items() for file, e in _experiments(name, given).items()}
     # The default command asks for its data even where nothing is left to compute: a store that came with the checkout
     # is no proof that this machine can make it.
-    needed = [e.dataset for file, e in stores.items() if fallback or fresh or holding(folder / file, e) is None]
+    needed = [e.dataset for file, e in stores.items() if fallback or fresh or not _held(folder / file, e)]
     try:
         for data_set in sorted({d for names in needed for d in ([names] if isinstance(names, str) else names)}):
             datasets.fetch(data_set)
@@ -204,13 +205,19 @@ def results_table(profile: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _experiments(name: str, given: dict, place: str = "parameters") -> dict[str, Sweep | Mechanism]:
+def _experiments(name: str, given: dict, place: str = "parameters") -> dict[str, Experiment]:
     """A notebook's validated experiments, by the file name of each one's store; ParameterError for impossible ones."""
-    if "networks" in given:
+    if name.startswith("00"):
         networks = validated(Published, given, place).networks
         return {f"{name}.{network}.nc": sweep for network, sweep in networks.items()}
-    model: type[Sweep] | type[Mechanism] = Mechanism if "betas" in given else Sweep
+    models: dict[str, type[Experiment]] = {"01": Mechanism, "06": oracles.Oracles}
+    model = models.get(name[:2], Sweep)
     return {f"{name}.nc": validated(model, given, place)}
+
+
+def _held(path: Path, wanted: Experiment) -> bool:
+    known = oracles.holding(path, wanted) if isinstance(wanted, oracles.Oracles) else holding(path, wanted)
+    return known is not None
 
 
 def _inputs(source: Path, given: dict, stores: list[Path]) -> str:

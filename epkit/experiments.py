@@ -29,7 +29,7 @@ from torch.nn.functional import one_hot
 from tqdm import auto, std
 
 from . import datasets, store
-from .learning import NUDGES, backpropagated, gradient, one_thread, relative_rates, train
+from .learning import NUDGES, agreement, backpropagated, gradient, one_thread, relative_rates, train
 from .networks import DeepResistiveNetwork
 from .parameters import Mechanism, Network, ParameterError, Sweep, validated
 from .uncertainty import Averaging, GaussianReadout
@@ -42,7 +42,7 @@ RESULTS_VERSION = 1
 KEEP_EVERY = 60.0
 
 # In a notebook a bar is a widget; where papermill's caller watches from a terminal (`epkit.execute`), it is text.
-tqdm = std.tqdm if os.environ.get("EPKIT_TERMINAL") else auto.tqdm
+progress_bar = std.tqdm if os.environ.get("EPKIT_TERMINAL") else auto.tqdm
 
 ATTRIBUTES: dict[str, dict[str, str]] = {
     "test_error": {"units": "1", "long_name": "share of test images classified wrongly"},
@@ -111,7 +111,7 @@ def run(parameters: Sweep | Mapping[str, object], path: str | Path, *, device: s
         data = {name: _load(sweep, name) for name in sweep.dataset}
         rates = {name: _rates(sweep, name, data[name], device) for name in sweep.dataset}
         images = sweep.train_images // sweep.batch_size * sweep.batch_size * sweep.epochs
-        with tqdm(total=len(missing) * images, unit="image", unit_scale=True, desc=path.stem) as bar:
+        with progress_bar(total=len(missing) * images, unit="image", unit_scale=True, desc=path.stem) as bar:
             for group in _groups(missing):
                 bar.set_postfix_str(f"{len(points) - len(missing)} of {len(points)} runs done")
                 name, of_group = group[0].dataset, [ids[p] for p in group]
@@ -153,7 +153,7 @@ def look_inside(parameters: Mechanism | Mapping[str, object], path: str | Path) 
     target = one_hot(data.y_train[: mechanism.check_images], sizes[-1]).double()
     untrained = DeepResistiveNetwork(sizes, input_gain=mechanism.input_gain, dtype=torch.float64)
     steps = len(mechanism.betas) * len(NUDGES) + mechanism.epochs + 2
-    with tqdm(total=steps, desc=path.stem) as bar, one_thread():
+    with progress_bar(total=steps, desc=path.stem) as bar, one_thread():
         relaxation = _relaxation(untrained, x, target, mechanism)
         bar.update()
         reference = backpropagated(untrained, x, target, iterations=mechanism.check_iterations)
@@ -161,7 +161,7 @@ def look_inside(parameters: Mechanism | Mapping[str, object], path: str | Path) 
         estimates = []
         for name, beta in itertools.product(NUDGES, mechanism.betas):
             estimate = gradient(untrained, x, target, beta=beta, iterations=mechanism.check_iterations, estimator=name)
-            estimates.append([_agreement(g, r) for g, r in zip(estimate.weights, reference, strict=True)])
+            estimates.append([agreement(g, r) for g, r in zip(estimate.weights, reference, strict=True)])
             bar.update()
         net = DeepResistiveNetwork(sizes, input_gain=mechanism.input_gain, dtype=getattr(torch, mechanism.dtype))
         rates = mechanism.learning_rate * _rates(mechanism, mechanism.dataset, data, "cpu")
@@ -218,12 +218,6 @@ def _relaxation(net: DeepResistiveNetwork, x: Tensor, target: Tensor, mechanism:
         },
         {"phase": list(phases), "layer": np.arange(1, len(net.sizes))},
     )
-
-
-def _agreement(estimate: Tensor, reference: Tensor) -> tuple[float, float]:
-    """Cosine, and size of the difference relative to the reference."""
-    cosine = (estimate * reference).sum() / (estimate.norm() * reference.norm())
-    return float(cosine), float((estimate - reference).norm() / reference.norm())
 
 
 def _axis(sweep: Sweep, name: str) -> list:

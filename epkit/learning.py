@@ -125,6 +125,12 @@ def backpropagated(
     return list(torch.autograd.grad(cost, twin.weights))
 
 
+def agreement(estimate: Tensor, reference: Tensor) -> tuple[float, float]:
+    """Cosine, and size of the difference relative to the reference, of a gradient estimate."""
+    cosine = (estimate * reference).sum() / (estimate.norm() * reference.norm())
+    return float(cosine), float((estimate - reference).norm() / reference.norm())
+
+
 def read(
     states: PhaseStates, scale: Float[Tensor, " member"], noise: Float[Tensor, "#member 2 batch units"]
 ) -> PhaseStates:

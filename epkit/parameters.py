@@ -37,6 +37,7 @@ def _even(width: int) -> int:
 
 Axis = AfterValidator(_distinct)
 Count = Annotated[StrictInt, Field(ge=1)]
+Width = Annotated[StrictInt, Field(ge=2), AfterValidator(_even)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 DatasetName = Annotated[str, AfterValidator(_known)]
 Model = TypeVar("Model", bound=BaseModel)
@@ -51,7 +52,7 @@ class Network(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    hidden: list[Annotated[StrictInt, Field(ge=2), AfterValidator(_even)]] = [128, 128, 128]
+    hidden: list[Width] = [128, 128, 128]
     input_gain: Positive = 1100.0  # A, volts per unit of pixel
     beta: Positive = 0.7  # nudging conductance
     iterations: Count = 6  # of each phase

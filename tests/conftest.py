@@ -12,11 +12,14 @@ install_import_hook([f"epkit.{name}" for name in TENSOR_MODULES], "beartype.bear
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "full_data(*names): needs these data sets, without network")
+    config.addinivalue_line("markers", "ngspice: needs the circuit simulator ngspice")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    from epkit import datasets
+    from epkit import datasets, spice
 
+    if item.get_closest_marker("ngspice") and not spice.available():
+        pytest.skip("ngspice is not installed (package `ngspice`): no circuit simulator to compare with")
     for marker in item.iter_markers("full_data"):
         for name in marker.args:
             if reason := datasets.available(name):
@@ -24,9 +27,10 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Names what was not tested for want of data: a green run without data is not the whole truth."""
-    missed = [test for test in terminalreporter.stats.get("skipped", []) if "full_data" in test.keywords]
-    if missed:
-        terminalreporter.section("not run: tests of data sets that can't be had here")
+    """Names what was not tested for want of data or ngspice: a green run without them is not the whole truth."""
+    for marker, what in (("full_data", "of data sets that can't be had here"), ("ngspice", "against ngspice")):
+        missed = [test for test in terminalreporter.stats.get("skipped", []) if marker in test.keywords]
+        if missed:
+            terminalreporter.section(f"not run: tests {what}")
         for test in missed:
             terminalreporter.line(f"{test.nodeid}\n    {test.longrepr[2].removeprefix('Skipped: ')}")
