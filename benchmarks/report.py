@@ -117,10 +117,10 @@ def _speed(ax: Axes, found: xr.Dataset) -> None:
             ax.text(
                 np.sqrt(ends.prod()), place - 0.12, f"×{_count(float(found.ratio[place]))}", ha="center", fontsize=8
             )
-    ax.set(xscale="log", xlabel="training samples × members per second", ylim=(places[-1] + 0.5, -0.7))
+    ax.set(xscale="log", xlabel="training samples × members per second", ylim=(places[-1] + 1.3, -0.7))
     ax.set_yticks(places, _names(found), fontsize=7)
     ax.set_title("speed", fontsize="medium")
-    ax.legend(fontsize=7, loc="lower right")
+    ax.legend(fontsize=7, loc="lower center", ncols=3, columnspacing=1.0, handletextpad=0.2)
 
 
 def _roofs(ax: Axes, found: xr.Dataset) -> None:
@@ -128,12 +128,12 @@ def _roofs(ax: Axes, found: xr.Dataset) -> None:
     for shift, share, name in ((-0.2, found.product_share, "matrix products"), (0.2, found.bandwidth_share, "memory")):
         bars = ax.barh(places + shift, 100 * share, 0.38, label=name)
         ax.bar_label(bars, fmt="%.0f", fontsize=7, padding=2)
-    ax.axvline(100, color="0.3", lw=1, ls="--")
-    ax.set(xlabel="reached of the machine's rate (%)", ylim=(places[-1] + 0.6, -0.6))
-    ax.set_xlim(0, 160 * max(1.0, float(found.product_share.max())))
+    ax.plot([100, 100], [-0.6, places[-1] + 0.6], "--", color="0.3", lw=1)
+    ax.set(xlabel="reached of the machine's rate (%)", ylim=(places[-1] + 1.3, -0.6))
+    ax.set_xlim(0, 115 * max(1.0, float(found.product_share.max())))
     ax.set_yticks(places, _names(found), fontsize=7)
     ax.set_title("against the machine, same shapes, same run", fontsize="medium")
-    ax.legend(fontsize=7, loc="upper right")
+    ax.legend(fontsize=7, loc="lower center", ncols=2)
 
 
 def _scaling(ax: Axes, ds: xr.Dataset, title: str, counted: str) -> None:
