@@ -2,7 +2,7 @@
 
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help env figures recompute notebooks test lab data validate lint lock clean
+.PHONY: help env figures recompute notebooks test bench lab data validate lint lock clean
 
 VENV ?= .venv
 PROFILE ?= quick
@@ -55,6 +55,9 @@ test: $(INSTALLED)  ## unit tests, every notebook at profile smoke, and `validat
 validate: $(INSTALLED)  ## re-execute the committed notebooks and compare what they print
 	$(PY) -m pytest $(NBVAL) notebooks
 
+bench: $(INSTALLED)  ## time the engine (4 minutes on a quiet machine): table, store, figure, README's table
+	$(PY) benchmarks/engine.py --readme $(BENCH)
+
 lab: $(INSTALLED)  ## open the notebooks in JupyterLab
 	$(PY) -m jupyter lab --notebook-dir=. notebooks
 
@@ -64,7 +67,7 @@ data: $(INSTALLED)  ## fetch and verify the data sets (SETS=… for some)
 lint: $(INSTALLED)  ## style, format and types
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
-	$(PY) -m mypy epkit
+	$(PY) -m mypy epkit benchmarks
 
 lock:  ## renew requirements.lock from pyproject.toml (needs uv); pins still allowed stay
 	uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --no-emit-index-url \

@@ -77,26 +77,27 @@ template <class T> struct VectorOf {
     typedef T type __attribute__((vector_size(32)));
 };
 
-// Zeroed memory on cache lines of its own.
+// Zeroed memory on cache lines of its own. Nothing is written here: fresh pages are 0 and belong to who first uses them.
 template <class E> class Array {
 public:
-    explicit Array(size_t count = 0)
-        : data_(static_cast<E*>(std::aligned_alloc(alignment(count), (count * sizeof(E) / alignment(count) + 1) * alignment(count))), std::free) {
-        if (!data_) throw std::bad_alloc();
+    explicit Array(size_t count = 0) : base_(std::calloc(count * sizeof(E) + alignment(count), 1), std::free) {
+        if (!base_) throw std::bad_alloc();
+        const uintptr_t address = reinterpret_cast<uintptr_t>(base_.get()), unit = alignment(count);
+        data_ = reinterpret_cast<E*>((address + unit - 1) / unit * unit);
 #if defined(__linux__)
         // Conductances are many pages, and the processor remembers the places of few: ask for large ones.
-        if (count * sizeof(E) > huge) madvise(data_.get(), count * sizeof(E), MADV_HUGEPAGE);
+        if (unit == huge) madvise(data_, count * sizeof(E), MADV_HUGEPAGE);
 #endif
-        std::memset(static_cast<void*>(data_.get()), 0, count * sizeof(E));
     }
-    E* operator+(size_t i) const { return data_.get() + i; }
-    E& operator[](size_t i) const { return data_.get()[i]; }
+    E* operator+(size_t i) const { return data_ + i; }
+    E& operator[](size_t i) const { return data_[i]; }
 
 private:
     static constexpr size_t huge = 1 << 21;
     static size_t alignment(size_t count) { return count * sizeof(E) > huge ? huge : 64; }
 
-    std::unique_ptr<E, void (*)(void*)> data_;
+    std::unique_ptr<void, void (*)(void*)> base_;
+    E* data_;
 };
 
 template <int N> using Width = std::integral_constant<int, N>;

@@ -74,10 +74,9 @@ class DeepResistiveNetwork:
             raise ValueError(f"members = {members}: must be >= 1")
         self.sizes, self.input_gain = sizes, float(input_gain)
         seeds = member_seeds(seed, members)
-        drawn = {s: _initial_conductances(sizes, s) for s in sorted(set(seeds))}
+        drawn = {s: _initial_conductances(sizes, s, dtype) for s in sorted(set(seeds))}
         self.weights: Weights = [
-            torch.stack([drawn[s][layer] for s in seeds]).to(device=device, dtype=dtype)
-            for layer in range(len(sizes) - 1)
+            torch.stack([drawn[s][layer] for s in seeds]).to(device) for layer in range(len(sizes) - 1)
         ]
         self.biases: Biases = [torch.zeros(members, n, dtype=dtype, device=device) for n in sizes[1:]]
 
@@ -237,10 +236,16 @@ def _diodes(v: Float[Tensor, "member phase batch n"]) -> Float[Tensor, "member p
     return torch.where(positive, v.clamp_min(0), v.clamp_max(0))
 
 
-def _initial_conductances(sizes: Sequence[int], seed: int) -> list[Float[Tensor, "n_pre n_post"]]:
+def _initial_conductances(sizes: Sequence[int], seed: int, dtype: torch.dtype) -> list[Float[Tensor, "n_pre n_post"]]:
+    """Drawn in float64, one layer at a time and in place: with wide layers this is where memory peaks."""
     generator = torch.Generator().manual_seed(seed)
     doubled = (2 * sizes[0], *sizes[1:])
     return [
-        ((2 * torch.rand(pre, post, generator=generator, dtype=torch.float64) - 1) * sqrt(1 / pre)).clamp_min(0)
+        torch.rand(pre, post, generator=generator, dtype=torch.float64)
+        .mul_(2)
+        .sub_(1)
+        .mul_(sqrt(1 / pre))
+        .clamp_min_(0)
+        .to(dtype)
         for pre, post in pairwise(doubled)
     ]

@@ -1,0 +1,89 @@
+"""The benchmark compares like with like, counts what it says, and README shows what its store holds."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import engine
+import numpy as np
+import plain
+import pytest
+import report
+import torch
+from matplotlib import pyplot as plt
+
+import epkit
+from epkit import learning, native, store
+
+
+@pytest.mark.parametrize("sizes", [(9, 6, 4), (9, 8, 6, 10, 4)])
+@pytest.mark.parametrize("sigma", [0.0, 0.125])
+def test_plain_step_is_the_step_that_epkit_takes(sizes, sigma, monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(5, 9, generator=generator, dtype=torch.float64)
+    y = torch.tensor([0, 3, 1, 2, 0])
+    ours, plainly = [
+        epkit.DeepResistiveNetwork(sizes, input_gain=5.0, members=2, seed=[0, 1], dtype=torch.float64) for _ in "ab"
+    ]
+    before = [w.clone() for w in ours.weights]
+    settings = {"batch_size": 5, "beta": 0.05, "iterations": 3, "learning_rates": [n / 128 for n in sizes[1:]]}
+    readout = epkit.GaussianReadout(sigma)
+    epkit.train(ours, x, y, epochs=1, seed=7, readout=readout, engine="eager", **settings)
+
+    # the same images and the same read-out noise for the plain step, which draws its own layer by layer
+    order = torch.randperm(5, generator=learning._generator(7, 0))
+    numbers = readout.noise((2**17, 2, 5, sum(sizes[1:])), learning._generator(7, 0, 0))[0].double()
+    if not sigma:
+        numbers = numbers * 0
+    drawn = iter([part for _ in range(2) for phase in numbers for part in phase.split(sizes[1:], -1)])
+    monkeypatch.setattr(torch, "randn_like", lambda like: next(drawn))
+    plain.train(plainly, x[order], y[order], sigma=sigma, **settings)
+
+    for a, b, start in zip(ours.weights, plainly.weights, before, strict=True):
+        torch.testing.assert_close(b - start, a - start, rtol=1e-9, atol=1e-13)
+        assert not torch.equal(a, start)
+    for a, b in zip(ours.biases, plainly.biases, strict=True):
+        torch.testing.assert_close(b, a, rtol=1e-9, atol=1e-13)
+
+
+def test_images_have_the_share_of_zeros_that_mnist_has():
+    x, y = engine.images(3_000)
+    assert float((x == 0).double().mean()) == pytest.approx(0.81, abs=0.01)
+    assert x.shape == (3_000, 784)
+    assert set(y.tolist()) == set(range(10))
+    assert torch.equal(x, engine.images(3_000)[0])
+
+
+def test_operations_are_those_of_the_formula():
+    work = engine.DEEP
+    inner = sum(n * m for n, m in pairwise(work.sizes[1:]))
+    assert engine.flop(work) == 4 * 784 * 1024 + inner * (12 * work.iterations + 4)
+    assert engine.conductances(work) == 2 * 784 * 1024 + inner
+
+
+@pytest.mark.skipif(native.library() is None, reason="no C++ compiler on this machine")
+def test_contestants_take_turns_over_the_same_number_of_samples():
+    tiny = engine.Work("tiny", (784, 8, 10), 50.0, 1.0, 2, (0.001, 0.001), 4, members=2)
+    x, y = engine.images(64)
+    rates = engine.paired([(tiny, name) for name in ("native", "plain", "eager")], x, y, 0.01)
+    assert rates.shape == (3, engine.TURNS)
+    assert np.isfinite(rates).all()
+
+
+def test_readme_shows_the_store(tmp_path):
+    ds = store.read(store.CHECKOUT / "results" / "bench" / "engine.nc")
+    readme = store.CHECKOUT / "README.md"
+    copy = tmp_path / "README.md"
+    copy.write_text(readme.read_text(encoding="utf-8"), encoding="utf-8")
+    report.renew(copy, ds)
+    assert copy.read_text(encoding="utf-8") == readme.read_text(encoding="utf-8")
+    assert float(ds.memory.sel(work=engine.label(engine.LARGEST))) < 2e9
+    assert float(ds.heavy_memory) < 1.5e9
+
+
+def test_figure_draws_every_network():
+    ds = store.read(store.CHECKOUT / "results" / "bench" / "engine.nc")
+    figure = report.figure(ds)
+    assert len(figure.axes) == 6
+    assert len(figure.axes[0].get_yticks()) == ds.sizes["work"]
+    plt.close(figure)
