@@ -134,7 +134,9 @@ def _sigma_axis(ax: Axes, sigma: np.ndarray, label: str = SIGMA) -> None:
     first, last = np.log10(positive.min()) - 1e-9, np.log10(positive.max()) + 1e-9
     decades = range(math.ceil(first), math.floor(last) + 1)
     ticks, names = [10.0**decade for decade in decades], [f"$10^{{{decade}}}$" for decade in decades]
-    ax.set(xscale="log", xlabel=label)
+    # the sweep and no more, however wide an interval is drawn
+    left = _zero(sigma) if (sigma == 0).any() else positive.min()
+    ax.set(xscale="log", xlabel=label, xlim=(left / 1.5, positive.max() * 1.8))
     if (sigma == 0).any():
         ticks, names = [_zero(sigma), *ticks], ["0", *names]
         middle = np.sqrt(_zero(sigma) * positive.min())
