@@ -7,6 +7,7 @@ inputs have not changed since its last execution is not executed again.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import sys
@@ -56,6 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
             before, rest = README.read_text(encoding="utf-8").split(MARKS[0])
             after = rest.split(MARKS[1])[1]
             README.write_text(f"{before}{MARKS[0]}\n{results_table('quick')}{MARKS[1]}{after}", encoding="utf-8")
+            (store.results("") / "SHA256SUMS").write_text(manifest(), encoding="utf-8")
             return 0
         return figures(options.profile, options.fallback, options.fresh)
     except (ParameterError, store.StoreError, datasets.DataUnavailable) as error:
@@ -175,6 +177,15 @@ def summary(profile: str, note: str, seconds: float) -> str:
         ]
     lines.append(f"\nFigures: {_shown(folder / 'figures')}   stores and executed notebooks: {_shown(folder)}")
     return "\n".join(lines)
+
+
+def manifest() -> str:
+    """SHA-256 of every store of the profiles that are committed, as `sha256sum --check` reads it."""
+    root = store.results("")
+    kept = [path for path in sorted(root.glob("*/*.nc")) if path.parent.name not in ("smoke", "digits")]
+    return "".join(
+        f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(root).as_posix()}\n" for path in kept
+    )
 
 
 def verdicts(profile: str) -> pd.DataFrame:

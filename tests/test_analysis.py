@@ -268,3 +268,49 @@ def test_settings_that_were_not_run_have_no_row():
     ds["test_error"] = ds.test_error.where((ds.dataset == "mnist") | (ds.learning_rate < 0.05))
     assert len(claims.claim_limit(ds)) == 3
     assert len(claims.claim_datasets(ds)) == 2  # one pair and the summary
+
+
+def test_curves_that_depend_on_sigma_over_root_n_collapse():
+    sigmas = (0.0, *(1e-5 * 2.0 ** np.arange(10)))
+    ds = store(sigmas=sigmas, samples=(1, 4, 16), noise=0.002)
+    found = analysis.collapse(analysis.final_error(ds)).squeeze(drop=True)
+    assert found.samples.values.tolist() == [4, 16]
+    assert found.points.values.tolist() == [9, 8]
+    assert (abs(found["mean"]) < 0.003).all()
+    apart = analysis.collapse(analysis.final_error(store(sigmas=sigmas, samples=(1, 4), exponent=0.2))).squeeze(
+        drop=True
+    )
+    assert float(apart.low) > 0.05
+    with pytest.raises(ValueError, match="single read-out"):
+        analysis.collapse(analysis.final_error(store(sigmas=sigmas, samples=(4, 16))))
+
+
+def test_published_errors_are_judged_only_after_all_epochs_and_over_seeds():
+    one = {"net": store(sigmas=(0.0, 1e-9), floor=0.035, noise=1e-4, spread=0).isel(sigma=[0])}
+
+    def judged(error, epochs=4):
+        return claims.claim_published(one, {"net": error}, {"net": epochs}).verdict.item()
+
+    assert judged(0.0346) == "supported"
+    assert judged(0.02) == "contradicted"
+    assert judged(0.0346, epochs=50) == "undecided"
+
+
+def test_a_gradient_is_judged_layer_by_layer():
+    error = xr.DataArray(
+        [[[1e-6, 0.5], [1e-2, 0.9]]],
+        {"estimator": ["centered"], "nudge": [1e-3, 1e-1], "layer": [1, 2]},
+        ("estimator", "nudge", "layer"),
+    )
+    table = claims.claim_gradient(xr.Dataset({"relative_error": error}))
+    assert table.verdict.tolist() == ["supported", "contradicted"]
+
+
+def test_a_store_says_which_of_the_papers_data_sets_it_lacks():
+    ds = store(datasets=("mnist", "kmnist_t10k_split"))
+    ds["diverged"] = xr.zeros_like(ds.test_error, dtype=bool)
+    said = claims.coverage(ds)[""]
+    assert said["mnist"] == "MNIST"
+    assert said["kmnist"] == "KMNIST (t10k split)"
+    assert said["fashion_mnist"].startswith("not in this store")
+    assert said["diverged runs"].startswith("0 of ")
