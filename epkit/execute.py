@@ -27,6 +27,7 @@ from .experiments import holding
 from .parameters import Mechanism, ParameterError, Published, Sweep, validated
 
 Experiment = Sweep | Mechanism | oracles.Oracles
+COMMITTED = ("quick", "study", "paper")  # profiles whose stores are
 NOTEBOOKS, PARAMS = store.CHECKOUT / "notebooks", store.CHECKOUT / "params"
 README, MARKS = (
     store.CHECKOUT / "README.md",
@@ -182,7 +183,7 @@ def summary(profile: str, note: str, seconds: float) -> str:
 def manifest() -> str:
     """SHA-256 of every store of the profiles that are committed, as `sha256sum --check` reads it."""
     root = store.results("")
-    kept = [path for path in sorted(root.glob("*/*.nc")) if path.parent.name not in ("smoke", "digits")]
+    kept = [path for path in sorted(root.glob("*/*.nc")) if path.parent.name in COMMITTED]
     return "".join(
         f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(root).as_posix()}\n" for path in kept
     )
