@@ -53,8 +53,10 @@ def table(ds: xr.Dataset) -> str:
     return f"""{rows}
 
 Training samples a second, times members, read-out noise included, medians of {ds.sizes["turn"]} turns. Measured on:
-{ds.attrs["machine"]}.
+{ds.attrs["machine"]}; load average before: {ds.attrs["load_before"]}.
 
+- The largest network's rate is that of one run (1,000 steps, 48 with `--quick`). The plain step isn't tried on it, for
+  each of its squares takes 0.8 GB.
 - GFLOP/s count every matrix product of a step densely; beside them, the share of what the machine's own library reaches
   with those products at the same shapes ({best:.0f} GFLOP/s with large square ones). The engine leaves out exact zeros.
 - GB/s count each conductance read and written once a step; beside them, the share of what the machine reaches doing
@@ -148,7 +150,7 @@ def _scaling(ax: Axes, ds: xr.Dataset, title: str, counted: str) -> None:
     ax.text(0.05, 0.93, f"exponent {slope:.2f} (last 4 points)", transform=ax.transAxes, fontsize=8, va="top")
     ax.set(xscale="log", yscale="log", xlabel=counted, ylabel="time of a step (µs)")
     ax.margins(y=0.12)
-    _ticks(ax.xaxis, value)
+    _ticks(ax.xaxis, value.tolist())
     low, high = np.log10([min(taken.min(), step[-1] * value[0] / value[-1]), taken.max()])
     decades = [m * 10.0**k for k in range(int(low) - 1, int(high) + 1) for m in (1, 2, 5)]
     _ticks(ax.yaxis, [t for t in decades if 10**low <= t <= 10**high])

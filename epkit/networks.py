@@ -16,7 +16,7 @@ and becomes 2 (+beta, -beta) only in the layers that the nudge has reached, so n
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from math import sqrt
 
@@ -74,10 +74,14 @@ class DeepResistiveNetwork:
             raise ValueError(f"members = {members}: must be >= 1")
         self.sizes, self.input_gain = sizes, float(input_gain)
         seeds = member_seeds(seed, members)
-        drawn = {s: _initial_conductances(sizes, s, dtype) for s in sorted(set(seeds))}
         self.weights: Weights = [
-            torch.stack([drawn[s][layer] for s in seeds]).to(device) for layer in range(len(sizes) - 1)
+            torch.empty(members, pre, post, dtype=dtype, device=device)
+            for pre, post in pairwise((2 * sizes[0], *sizes[1:]))
         ]
+        for s in sorted(set(seeds)):
+            for w, drawn in zip(self.weights, _initial_conductances(sizes, s), strict=True):
+                for member in (m for m in range(members) if seeds[m] == s):
+                    w[member] = drawn
         self.biases: Biases = [torch.zeros(members, n, dtype=dtype, device=device) for n in sizes[1:]]
 
     @property
@@ -236,16 +240,9 @@ def _diodes(v: Float[Tensor, "member phase batch n"]) -> Float[Tensor, "member p
     return torch.where(positive, v.clamp_min(0), v.clamp_max(0))
 
 
-def _initial_conductances(sizes: Sequence[int], seed: int, dtype: torch.dtype) -> list[Float[Tensor, "n_pre n_post"]]:
-    """Drawn in float64, one layer at a time and in place: with wide layers this is where memory peaks."""
+def _initial_conductances(sizes: Sequence[int], seed: int) -> Iterator[Float[Tensor, "n_pre n_post"]]:
+    """In float64, one layer after the other and in place: with wide layers this is where memory peaks."""
     generator = torch.Generator().manual_seed(seed)
-    doubled = (2 * sizes[0], *sizes[1:])
-    return [
-        torch.rand(pre, post, generator=generator, dtype=torch.float64)
-        .mul_(2)
-        .sub_(1)
-        .mul_(sqrt(1 / pre))
-        .clamp_min_(0)
-        .to(dtype)
-        for pre, post in pairwise(doubled)
-    ]
+    for pre, post in pairwise((2 * sizes[0], *sizes[1:])):
+        drawn = torch.rand(pre, post, generator=generator, dtype=torch.float64)
+        yield drawn.mul_(2).sub_(1).mul_(sqrt(1 / pre)).clamp_min_(0)
