@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 
-from .figures import _canvas, _finish
+from .figures import _canvas, _finish, _ticks
 
 PHASES = {"free": "free phase", "nudged +": "nudged phase, +β", "nudged -": "nudged phase, −β"}
 
@@ -139,7 +139,9 @@ def published(stores: Mapping[str, xr.Dataset], error: Mapping[str, float], epoc
         whole = "" if done == epochs[name] else f", {done} of {epochs[name]} epochs: partial"
         ax.set_title(f"{name}\nn = {seeds} seed{'s' * (seeds > 1)}{whole}", fontsize="medium")
         ax.set(xscale="log", yscale="log", xlabel="epoch", ylabel="test error (%)")
-        ax.yaxis.set_major_formatter(PercentFormatter(xmax=1, symbol=""))
+        _ticks(ax.xaxis, [count for count in (1, 2, 5, 10, 20, 50, 100) if count <= epochs[name]])
+        places = (0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.2, 0.3, 0.5, 0.9)
+        _ticks(ax.yaxis, places, [f"{100 * place:g}" for place in places])
         ax.legend(fontsize="small")
         ax.label_outer()
     first = next(iter(stores.values()))
