@@ -180,12 +180,12 @@ def look_inside(parameters: Mechanism | Mapping[str, object], path: str | Path) 
             estimator=mechanism.estimator,
         )
         bar.update(mechanism.epochs)
-    agreement = np.array(estimates).reshape(len(NUDGES), len(mechanism.betas), -1, 2)
+    compared = np.array(estimates).reshape(len(NUDGES), len(mechanism.betas), -1, 2)
     dims = ("estimator", "nudge", "layer")
     checked = xr.Dataset(
         {
-            "cosine": (dims, agreement[..., 0], {"units": "1"}),
-            "relative_error": (dims, agreement[..., 1], {"units": "1"}),
+            "cosine": (dims, compared[..., 0], {"units": "1"}),
+            "relative_error": (dims, compared[..., 1], {"units": "1"}),
         },
         {"estimator": list(NUDGES), "nudge": mechanism.betas, "layer": history.layer},
     )
