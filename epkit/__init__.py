@@ -1,10 +1,12 @@
 """Equilibrium Propagation under uncertainty: networks, learning, read-out noise, and the study built on them."""
 
-from .experiments import look_inside, run
-from .learning import evaluate, gradient, train
+from .experiments import run
+from .learning import gradient
+from .mechanism import look_inside
 from .networks import DeepResistiveNetwork
 from .parameters import ParameterError
 from .store import origin, results
+from .training import evaluate, train
 from .uncertainty import GaussianReadout
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""From validated parameters to a store: the memoised sweep, and the study of one network for notebook 01.
+"""The memoised sweep: from validated parameters to a store.
 
 A sweep is the grid of its list-valued parameters. Each point of the grid is a run, named by a hash of everything that
 its numbers depend on; only the runs that neither the store nor an earlier, interrupted attempt holds are computed.
@@ -13,33 +13,21 @@ import json
 import os
 import shutil
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
-import torch
 import xarray as xr
 from filelock import FileLock, Timeout
-from jaxtyping import Float
-from torch import Tensor
-from torch.nn.functional import one_hot
 from tqdm import auto, std
 
-from . import datasets, store
-from .learning import NUDGES, agreement, backpropagated, gradient, one_thread, relative_rates, train
-from .networks import DeepResistiveNetwork
+from . import datasets, ensembles, store
+from .ensembles import Point
 from .parameters import Mechanism, Network, ParameterError, Sweep, validated
-from .uncertainty import Averaging, GaussianReadout
 
 # Part of every run's hash: raise it when the same parameters must give other numbers than before.
 RESULTS_VERSION = 1
-
-
-# Seconds after which the state of an unfinished ensemble is worth a file.
-KEEP_EVERY = 60.0
 
 # In a notebook a bar is a widget; where papermill's caller watches from a terminal (`epkit.execute`), it is text.
 progress_bar = std.tqdm if os.environ.get("EPKIT_TERMINAL") else auto.tqdm
@@ -51,23 +39,16 @@ ATTRIBUTES: dict[str, dict[str, str]] = {
     "activity": {"units": "1", "long_name": "share of diode units that conduct, mean over test images"},
     "conductance": {"units": "S", "long_name": "mean conductance of a layer"},
     "diverged": {"units": "1", "long_name": "some parameter is no longer finite"},
+    "response": {"units": "V", "long_name": "rms of what the nudge moves, upper phase minus lower"},
+    "signal_to_noise": {"units": "1", "long_name": "rms of the gradient estimate over rms of the noise in it"},
+    "conductance_sd": {"units": "S", "long_name": "standard deviation of a layer's conductances"},
+    "clamped": {"units": "1", "long_name": "share of a layer's conductances at 0"},
     "wall_time": {"units": "s", "long_name": "computing time, the ensemble's shared equally among its members"},
     "run": {"long_name": "hash of all that the run depends on"},
     "rate": {"units": "1", "long_name": "learning rate of each layer in the first epoch"},
     "chance": {"units": "1", "long_name": "test error of always naming the commonest class"},
     "image": {"units": "1", "long_name": "first training image of each class"},
 }
-
-
-class Point(NamedTuple):
-    """One run's place on the grid; the field names are the store's dimensions."""
-
-    dataset: str
-    learning_rate: float
-    averaging: Averaging
-    samples: int
-    sigma: float
-    seed: int
 
 
 def run(parameters: Sweep | Mapping[str, object], path: str | Path, *, device: str = "cpu") -> xr.Dataset:
@@ -93,7 +74,7 @@ def run(parameters: Sweep | Mapping[str, object], path: str | Path, *, device: s
     """
     sweep = parameters if isinstance(parameters, Sweep) else validated(Sweep, parameters)
     for name in sweep.dataset:
-        _check_size(sweep, name)
+        check_size(sweep, name)
     path = Path(path)
     if (known := holding(path, sweep)) is not None:
         return known
@@ -108,127 +89,38 @@ def run(parameters: Sweep | Mapping[str, object], path: str | Path, *, device: s
         # Neighbouring stores of the profile may hold the same runs for another figure.
         finished = _finished({path, *parts.glob("*.nc"), *path.parent.glob("*.nc")})
         missing = [p for p in points if ids[p] not in finished]
-        data = {name: _load(sweep, name) for name in sweep.dataset}
-        rates = {name: _rates(sweep, name, data[name], device) for name in sweep.dataset}
-        images = sweep.train_images // sweep.batch_size * sweep.batch_size * sweep.epochs
+        # Here, not by each ensemble: another machine's might differ in the last bit.
+        rates = {name: ensembles.layer_rates(sweep, name, device) for name in sweep.dataset}
+        images = ensembles.images_a_run(sweep)
         with progress_bar(total=len(missing) * images, unit="image", unit_scale=True, desc=path.stem) as bar:
             for group in _groups(missing):
                 bar.set_postfix_str(f"{len(points) - len(missing)} of {len(points)} runs done")
-                name, of_group = group[0].dataset, [ids[p] for p in group]
+                of_group = [ids[p] for p in group]
                 file = parts / f"{store.digest(''.join(of_group))[:20]}.nc"
                 checkpoint = file.with_suffix(".checkpoint")
-                part = _train(sweep, group, data[name], rates[name], device, checkpoint, bar.update)
+                part = ensembles.trained(
+                    sweep, group, rates[group[0].dataset], device=device, checkpoint=checkpoint, progress=bar.update
+                )
                 part["run"] = "member", of_group
                 store.write(part, file)
                 checkpoint.unlink(missing_ok=True)
                 finished |= _runs(part)
                 missing = [p for p in missing if p not in group]
-        merged = _merged(sweep, [finished[ids[p]] for p in points], data, rates)
+        merged = _merged(sweep, [finished[ids[p]] for p in points], rates)
         store.write(merged, path)
         shutil.rmtree(parts)
     return store.read(path)
-
-
-def look_inside(parameters: Mechanism | Mapping[str, object], path: str | Path) -> xr.Dataset:
-    """One network looked at closely: how it relaxes, whether its EP gradient is the true one, and that it learns.
-
-    Read from the store at `path` where it holds just these parameters, else computed in well under a minute.
-
-    Returns:
-        Dataset with
-        - distance (phase, iteration, layer): rms distance to the steady state (V) of the free phase and of both nudged
-          phases, mean over the checked images; `output` (phase, iteration, unit): output voltages for the first image;
-        - cosine and relative_error (estimator, nudge, layer): EP estimate after `check_iterations` against autograd
-          through the relaxation, in float64;
-        - test_error, train_error, activity … over (epoch[, layer]): training without uncertainty.
-    """
-    mechanism = parameters if isinstance(parameters, Mechanism) else validated(Mechanism, parameters)
-    _check_size(mechanism, mechanism.dataset)
-    path = Path(path)
-    if (known := holding(path, mechanism)) is not None:
-        return known
-    data = _load(mechanism, mechanism.dataset)
-    sizes = _sizes(mechanism, mechanism.dataset)
-    x = data.x_train[: mechanism.check_images].double()
-    target = one_hot(data.y_train[: mechanism.check_images], sizes[-1]).double()
-    untrained = DeepResistiveNetwork(sizes, input_gain=mechanism.input_gain, dtype=torch.float64)
-    steps = len(mechanism.betas) * len(NUDGES) + mechanism.epochs + 2
-    with progress_bar(total=steps, desc=path.stem) as bar, one_thread():
-        relaxation = _relaxation(untrained, x, target, mechanism)
-        bar.update()
-        reference = backpropagated(untrained, x, target, iterations=mechanism.check_iterations)
-        bar.update()
-        estimates = []
-        for name, beta in itertools.product(NUDGES, mechanism.betas):
-            estimate = gradient(untrained, x, target, beta=beta, iterations=mechanism.check_iterations, estimator=name)
-            estimates.append([agreement(g, r) for g, r in zip(estimate.weights, reference, strict=True)])
-            bar.update()
-        net = DeepResistiveNetwork(sizes, input_gain=mechanism.input_gain, dtype=getattr(torch, mechanism.dtype))
-        rates = mechanism.learning_rate * _rates(mechanism, mechanism.dataset, data, "cpu")
-        history = train(
-            net,
-            data.x_train,
-            data.y_train,
-            epochs=mechanism.epochs,
-            batch_size=mechanism.batch_size,
-            beta=mechanism.beta,
-            iterations=mechanism.iterations,
-            learning_rates=rates.tolist(),
-            decay=mechanism.decay,
-            bias_rate=mechanism.bias_rate,
-            test=(data.x_test, data.y_test),
-            estimator=mechanism.estimator,
-        )
-        bar.update(mechanism.epochs)
-    compared = np.array(estimates).reshape(len(NUDGES), len(mechanism.betas), -1, 2)
-    dims = ("estimator", "nudge", "layer")
-    checked = xr.Dataset(
-        {
-            "cosine": (dims, compared[..., 0], {"units": "1"}),
-            "relative_error": (dims, compared[..., 1], {"units": "1"}),
-        },
-        {"estimator": list(NUDGES), "nudge": mechanism.betas, "layer": history.layer},
-    )
-    checked["nudge"].attrs = {"units": "S", "long_name": "nudging conductance, beta"}
-    everything = xr.merge([relaxation, checked, history.isel(member=0, drop=True)], join="exact", compat="equals")
-    everything["title"] = (), datasets.INFO[mechanism.dataset].title
-    checksums = {mechanism.dataset: datasets.checksum(mechanism.dataset)}
-    title = "Relaxation, gradient and learning of a deep resistive network"
-    store.write(everything.assign_attrs(store.provenance(title, _settings(mechanism), checksums)), path)
-    return store.read(path)
-
-
-def _relaxation(net: DeepResistiveNetwork, x: Tensor, target: Tensor, mechanism: Mechanism) -> xr.Dataset:
-    """Distance to the steady state and output voltages along the free and both nudged phases."""
-    beta = mechanism.beta
-    start = net.relax(x, mechanism.iterations)
-    phases = {"free": (None, 0.0, None), "nudged +": (target, beta, start), "nudged -": (target, -beta, start)}
-    distance, output = [], []
-    for wanted, nudge, first in phases.values():
-        steady = net.relax(x, mechanism.check_iterations, wanted, nudge, first)
-        path = [first or [torch.zeros_like(v) for v in steady]]
-        for _ in range(2 * mechanism.iterations):
-            path.append(net.relax(x, 1, wanted, nudge, path[-1]))
-        distance.append([[float((v - s).square().mean().sqrt()) for v, s in zip(p, steady, strict=True)] for p in path])
-        output.append([p[-1][0, 0].tolist() for p in path])
-    return xr.Dataset(
-        {
-            "distance": (("phase", "iteration", "layer"), np.array(distance), {"units": "V"}),
-            "output": (("phase", "iteration", "unit"), np.array(output), {"units": "V"}),
-        },
-        {"phase": list(phases), "layer": np.arange(1, len(net.sizes))},
-    )
 
 
 def _axis(sweep: Sweep, name: str) -> list:
     return list(range(sweep.seeds)) if name == "seed" else getattr(sweep, name)
 
 
-def _settings(network: Sweep | Mechanism) -> dict[str, object]:
+def settings(network: Sweep | Mechanism) -> dict[str, object]:
     """The parameters as a store records them, with the layer sizes that they amount to."""
     names = network.dataset if isinstance(network.dataset, list) else [network.dataset]
     return network.model_dump(mode="json", exclude_none=True) | {
-        "sizes": {name: list(_sizes(network, name)) for name in names}
+        "sizes": {name: list(ensembles.layer_sizes(network, name)) for name in names}
     }
 
 
@@ -241,7 +133,7 @@ def _run_ids(sweep: Sweep) -> dict[Point, str]:
     return {p: store.digest(json.dumps(f, sort_keys=True))[:20] for p, f in zip(points, facts, strict=True)}
 
 
-def _check_size(network: Network, name: str) -> None:
+def check_size(network: Network, name: str) -> None:
     info = datasets.INFO[name]
     for field, most in (("train_images", info.n_train), ("test_images", info.n_test)):
         if (wanted := getattr(network, field)) > most:
@@ -250,35 +142,10 @@ def _check_size(network: Network, name: str) -> None:
         raise ParameterError(f"parameters: batch_size = {network.batch_size}: allowed are 1 to train_images")
 
 
-def _load(network: Network, name: str) -> datasets.Split:
-    return datasets.load(name, train=network.train_images, test=network.test_images)
-
-
-def _sizes(network: Network, name: str) -> tuple[int, ...]:
-    rows, columns = datasets.INFO[name].shape
-    return (rows * columns, *network.hidden, 10)
-
-
-def _rates(network: Network, name: str, data: datasets.Split, device: str) -> Float[Tensor, " layer"]:
-    """Learning rate of each layer at eta = 1."""
-    if network.rates is not None:
-        return torch.tensor(network.rates)
-    return relative_rates(
-        _sizes(network, name),
-        data.x_train,
-        data.y_train,
-        input_gain=network.input_gain,
-        beta=network.beta,
-        iterations=network.iterations,
-        batch_size=network.batch_size,
-        device=device,
-    )
-
-
 def holding(path: Path, parameters: Sweep | Mechanism) -> xr.Dataset | None:
     """The store, if it is sound and holds exactly this experiment; else None."""
     known = store.read_if_sound(path)
-    if known is None or store.parameters(known) != _settings(parameters):
+    if known is None or store.parameters(known) != settings(parameters):
         return None
     if isinstance(parameters, Sweep) and list(known["run"].values.flat) != list(_run_ids(parameters).values()):
         return None
@@ -310,80 +177,6 @@ def _groups(points: list[Point]) -> list[list[Point]]:
     return [list(group) for _, group in itertools.groupby(sorted(points, key=shared), key=shared)]
 
 
-def _train(
-    sweep: Sweep,
-    group: list[Point],
-    data: datasets.Split,
-    rates: Float[Tensor, " layer"],
-    device: str,
-    checkpoint: Path,
-    progress: Callable[[int], object],
-) -> xr.Dataset:
-    """The history of a group's runs over (epoch, member[, layer]); long ones go on from their last `checkpoint`."""
-    first, started = group[0], time.perf_counter()
-    net = DeepResistiveNetwork(
-        _sizes(sweep, first.dataset),
-        input_gain=sweep.input_gain,
-        members=len(group),
-        seed=first.seed,
-        dtype=getattr(torch, sweep.dtype),
-        device=device,
-    )
-    history = _resumed(checkpoint, net)
-    progress(len(history) * (sweep.train_images // sweep.batch_size * sweep.batch_size) * len(group))
-    kept = time.perf_counter()
-    for epoch in range(len(history), sweep.epochs):
-        history.append(
-            train(
-                net,
-                data.x_train,
-                data.y_train,
-                epochs=1,
-                first_epoch=epoch,
-                batch_size=sweep.batch_size,
-                beta=sweep.beta,
-                iterations=sweep.iterations,
-                learning_rates=[float(rate) * torch.tensor([p.learning_rate for p in group]) for rate in rates],
-                readout=GaussianReadout(torch.tensor([p.sigma for p in group]), first.samples, first.averaging),
-                seed=first.seed,
-                decay=sweep.decay,
-                bias_rate=sweep.bias_rate,
-                test=(data.x_test, data.y_test),
-                estimator=sweep.estimator,
-                progress=lambda images: progress(images * len(group)),
-            )
-        )
-        now = time.perf_counter()
-        history[-1]["wall_time"] = ("epoch", "member"), np.full((1, len(group)), (now - started) / len(group))
-        started = now
-        if now - kept > KEEP_EVERY and epoch + 1 < sweep.epochs:
-            _keep(checkpoint, net, history)
-            kept = now
-    whole = xr.concat(history, "epoch", join="exact")
-    return whole.assign(wall_time=whole.wall_time.sum("epoch"))
-
-
-def _keep(checkpoint: Path, net: DeepResistiveNetwork, history: list[xr.Dataset]) -> None:
-    """An unfinished group's parameters and history, in a file that takes the place of the last such."""
-    parameters = {
-        f"{kind}_{layer}": (("member", *(f"{kind}_{layer}_{axis}" for axis in range(p.ndim - 1))), p.cpu().numpy())
-        for kind, tensors in (("weight", net.weights), ("bias", net.biases))
-        for layer, p in enumerate(tensors)
-    }
-    store.write(xr.concat(history, "epoch", join="exact").assign(parameters), checkpoint)
-
-
-def _resumed(checkpoint: Path, net: DeepResistiveNetwork) -> list[xr.Dataset]:
-    """The epochs that an interrupted call had finished, with `net` as it was then; none if there is no checkpoint."""
-    if (kept := store.read_if_sound(checkpoint)) is None:
-        return []
-    for kind, tensors in (("weight", net.weights), ("bias", net.biases)):
-        for layer, p in enumerate(tensors):
-            p.copy_(torch.from_numpy(kept[f"{kind}_{layer}"].values))
-    history = kept[[name for name, v in kept.data_vars.items() if "epoch" in v.dims]]
-    return [history.isel(epoch=[k]) for k in range(history.sizes["epoch"])]
-
-
 def _finished(paths: set[Path]) -> dict[str, xr.Dataset]:
     """Every run that some sound file holds, by its hash."""
     runs: dict[str, xr.Dataset] = {}
@@ -405,8 +198,7 @@ def _runs(known: xr.Dataset) -> dict[str, xr.Dataset]:
 def _merged(
     sweep: Sweep,
     runs: list[xr.Dataset],
-    data: Mapping[str, datasets.Split],
-    rates: Mapping[str, Float[Tensor, " layer"]],
+    rates: Mapping[str, list[float]],
 ) -> xr.Dataset:
     """The store: the runs, in the order of the grid, as one labelled Dataset."""
     axes = {axis: _axis(sweep, axis) for axis in Point._fields}
@@ -424,6 +216,7 @@ def _merged(
         np.stack([np.outer(sweep.learning_rate, rates[name]) for name in sweep.dataset]),
         ATTRIBUTES["rate"],
     )
+    data = {name: ensembles.data(name, sweep.train_images, sweep.test_images) for name in sweep.dataset}
     commonest = [np.bincount(data[name].y_test).max() / len(data[name].y_test) for name in sweep.dataset]
     grid["chance"] = "dataset", 1 - np.array(commonest), ATTRIBUTES["chance"]
     grid["title"] = "dataset", [datasets.INFO[name].title for name in sweep.dataset]
@@ -434,7 +227,7 @@ def _merged(
     grid["learning_rate"].attrs = {"units": "1", "long_name": "relative learning rate, eta"}
     checksums = {name: datasets.checksum(name) for name in sweep.dataset}
     title = "Error of networks trained by Equilibrium Propagation under read-out uncertainty"
-    return grid.assign_attrs(store.provenance(title, _settings(sweep), checksums))
+    return grid.assign_attrs(store.provenance(title, settings(sweep), checksums))
 
 
 def _one_of_each_class(name: str, data: datasets.Split) -> xr.DataArray:

@@ -1,6 +1,6 @@
 """Training steps in C++, compiled once on the user's machine: a whole block of steps in one call.
 
-`steps` has the signature and meaning of `learning.torch_steps`; `native.cpp` says why it is fast. It needs
+`steps` has the signature and meaning of `training.torch_steps`; `native.cpp` says why it is fast. It needs
 a C++17 compiler at run time; without one `library` warns once and training goes on in torch.
 """
 
@@ -137,7 +137,7 @@ def steps(
     nudge: Float[Tensor, " 2"],
     iterations: int,
 ) -> tuple[Int[Tensor, " member"], Float[Tensor, " member"]]:
-    """`learning.torch_steps` on torch.get_num_threads() threads of the CPU, in place, equal up to rounding.
+    """`training.torch_steps` on torch.get_num_threads() threads of the CPU, in place, equal up to rounding.
 
     A member's result is the same to the bit whatever the threads and the other members are.
 

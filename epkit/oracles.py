@@ -24,9 +24,10 @@ from torch.nn.functional import avg_pool2d, one_hot
 
 from . import datasets, spice, store
 from .experiments import progress_bar
-from .learning import Estimator, agreement, contrast, gradient, one_thread
+from .learning import Estimator, agreement, contrast, gradient
 from .networks import DeepResistiveNetwork
 from .parameters import Axis, Count, DatasetName, ParameterError, Positive, Width, validated
+from .training import one_thread
 
 Layers = list[Float[Tensor, "batch _n"]]
 DOUBLE = torch.float64

@@ -64,6 +64,8 @@ class Network(BaseModel):
     decay: Annotated[float, Field(gt=0, le=1)] = 0.99  # of the learning rate, each epoch
     bias_rate: Annotated[float, Field(ge=0)] = 1.0
     dtype: Literal["float32", "float64"] = "float32"
+    # Records an epoch, each with a look at response, signal-to-noise and conductances; None records the error alone.
+    looks: Count | None = None
     # Learning rate of each layer at eta = 1; None takes `relative_rates`, the rates that suit an untrained network.
     rates: list[Positive] | None = None
 

@@ -44,10 +44,10 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def write(dataset: xr.Dataset, path: Path) -> None:
-    """Write atomically as compressed netCDF-4; StoreError if the folder takes no file."""
+def write(dataset: xr.Dataset, path: Path, *, compress: bool = True) -> None:
+    """Write atomically as netCDF-4; StoreError if the folder takes no file."""
     encoding = {
-        name: {"zlib": True, "complevel": 4}
+        name: {"zlib": True, "complevel": 4} if compress else {}
         for name, v in dataset.variables.items()
         if v.dtype.kind in "fiu" and v.ndim
     }

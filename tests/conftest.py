@@ -6,7 +6,7 @@ from jaxtyping import install_import_hook
 
 # The tests' tensors are small: threads would only wait for one another, the more so on a busy machine.
 torch.set_num_threads(1)
-TENSOR_MODULES = ("networks", "uncertainty", "learning", "native", "datasets")
+TENSOR_MODULES = ("networks", "uncertainty", "learning", "training", "native", "datasets")
 install_import_hook([f"epkit.{name}" for name in TENSOR_MODULES], "beartype.beartype")
 
 

@@ -13,7 +13,7 @@ import torch
 from matplotlib import pyplot as plt
 
 import epkit
-from epkit import learning, native, store
+from epkit import native, store, training
 
 
 @pytest.mark.parametrize("sizes", [(9, 6, 4), (9, 8, 6, 10, 4)])
@@ -31,8 +31,8 @@ def test_plain_step_is_the_step_that_epkit_takes(sizes, sigma, monkeypatch):
     epkit.train(ours, x, y, epochs=1, seed=7, readout=readout, engine="eager", **settings)
 
     # the same images and the same read-out noise for the plain step, which draws its own layer by layer
-    order = torch.randperm(5, generator=learning._generator(7, 0))
-    numbers = readout.noise((2**17, 2, 5, sum(sizes[1:])), learning._generator(7, 0, 0))[0].double()
+    order = torch.randperm(5, generator=training._generator(7, 0))
+    numbers = readout.noise((2**17, 2, 5, sum(sizes[1:])), training._generator(7, 0, 0))[0].double()
     if not sigma:
         numbers = numbers * 0
     drawn = iter([part for _ in range(2) for phase in numbers for part in phase.split(sizes[1:], -1)])

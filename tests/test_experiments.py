@@ -13,7 +13,7 @@ import pytest
 import xarray as xr
 
 import epkit
-from epkit import datasets, experiments, store
+from epkit import datasets, ensembles, store
 from epkit.parameters import ParameterError, Sweep, validated
 
 TINY = {
@@ -25,9 +25,9 @@ TINY = {
 @pytest.fixture
 def counted(monkeypatch):
     """The groups that are trained, as lists of points."""
-    groups, original = [], experiments._train
+    groups, original = [], ensembles.trained
     monkeypatch.setattr(
-        experiments, "_train", lambda sweep, group, *rest: groups.append(group) or original(sweep, group, *rest)
+        ensembles, "trained", lambda sweep, group, *a, **k: groups.append(group) or original(sweep, group, *a, **k)
     )
     return groups
 
@@ -100,24 +100,26 @@ def test_a_killed_sweep_goes_on_where_it_stopped_and_gives_the_same_numbers(tmp_
 
 
 def test_a_long_run_that_is_interrupted_goes_on_from_its_checkpoint(tmp_path, monkeypatch):
-    undisturbed = epkit.run(TINY, tmp_path / "undisturbed" / "sweep.nc")
-    monkeypatch.setattr(experiments, "KEEP_EVERY", 0.0)
-    original, trained = experiments.train, []
+    """Within an epoch: what a kill takes is the time since the last checkpoint."""
+    parameters = TINY | {"looks": 3}
+    undisturbed = epkit.run(parameters, tmp_path / "undisturbed" / "sweep.nc")
+    monkeypatch.setattr(ensembles, "KEEP_EVERY", 0.0)
+    original, steps = ensembles._keep, []
 
-    def train_once(*arguments, first_epoch, **more):
-        if len(trained) == 1:
-            trained.append("interrupted")
+    def keep_and_stop(checkpoint, net, state, spent):
+        original(checkpoint, net, state, spent)
+        steps.append((state.epoch, state.step))
+        if len(steps) == 2:
             raise KeyboardInterrupt
-        trained.append(first_epoch)
-        return original(*arguments, first_epoch=first_epoch, **more)
 
-    monkeypatch.setattr(experiments, "train", train_once)
+    monkeypatch.setattr(ensembles, "_keep", keep_and_stop)
     path = tmp_path / "interrupted" / "sweep.nc"
     with pytest.raises(KeyboardInterrupt):
-        epkit.run(TINY, path)
+        epkit.run(parameters, path)
     assert len(list(path.with_suffix(".parts").glob("*.checkpoint"))) == 1
-    resumed = epkit.run(TINY, path)
-    assert trained == [0, "interrupted", 1, 0, 1]
+    resumed = epkit.run(parameters, path)
+    an_epoch = [(0, 3), (0, 6), (0, 10), (1, 3), (1, 6), (1, 10)]
+    assert steps == an_epoch * 2, "both seeds once, no block twice"
     xr.testing.assert_equal(resumed.drop_vars("wall_time"), undisturbed.drop_vars("wall_time"))
     assert not path.with_suffix(".parts").exists()
 

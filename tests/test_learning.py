@@ -1,5 +1,7 @@
 """The EP gradient against backpropagation and finite differences; training as promised."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,8 @@ from torch.nn.functional import one_hot
 
 import epkit
 from epkit import datasets
-from epkit.learning import NUDGES, backpropagated, relative_rates
+from epkit.learning import NUDGES, backpropagated, gradient, phases
+from epkit.training import LOOKED_AT, State, relative_rates
 from epkit.uncertainty import GaussianReadout
 
 DOUBLE = torch.float64
@@ -111,11 +114,11 @@ def test_wrong_arguments_of_the_gradient_are_refused(problem, change, message):
         epkit.gradient(net, x, target, **arguments)
 
 
-def trained(digits, engine="eager", members=1, seed=0, sigma=1e-4, epochs=2, first_epoch=0, net=None, **more):
+def trained(digits, engine="eager", members=1, seed=0, sigma=1e-4, epochs=2, net=None, **more):
     net = net or epkit.DeepResistiveNetwork((64, 16, 12, 10), input_gain=100.0, members=members, seed=seed)
     history = epkit.train(
         net, digits.x_train, digits.y_train, epochs=epochs, batch_size=8, beta=0.3, iterations=4,
-        learning_rates=(0.02, 0.1, 0.05), readout=GaussianReadout(sigma), seed=seed, first_epoch=first_epoch,
+        learning_rates=(0.02, 0.1, 0.05), readout=GaussianReadout(sigma), seed=seed,
         test=(digits.x_test, digits.y_test), engine=engine, **more,
     )  # fmt: skip
     return net, history
@@ -138,10 +141,67 @@ def test_training_learns_and_keeps_conductances_positive(digits):
 
 def test_a_run_continued_is_the_run_undisturbed(digits):
     whole, history = trained(digits, epochs=3)
-    half, first = trained(digits, epochs=1)
-    half, rest = trained(digits, epochs=2, first_epoch=1, net=half)
-    xr.testing.assert_identical(xr.concat([first, rest], "epoch"), history)
+    half, _ = trained(digits, epochs=1, state=(state := State()))
+    half, continued = trained(digits, epochs=3, net=half, state=state)
+    xr.testing.assert_identical(continued, history)
     assert all(torch.equal(a, b) for a, b in zip(whole.weights, half.weights, strict=True))
+
+
+class Stop(Exception):
+    pass
+
+
+@pytest.mark.parametrize("after", [1, 2, 5])
+def test_a_run_stopped_within_an_epoch_goes_on_as_if_undisturbed(digits, after, monkeypatch):
+    whole, history = trained(digits, looks=3)
+    blocks, state = itertools.count(1), State()
+
+    def stop(_images):
+        if next(blocks) == after:
+            raise Stop
+
+    net = epkit.DeepResistiveNetwork((64, 16, 12, 10), input_gain=100.0)
+    with pytest.raises(Stop):
+        trained(digits, net=net, looks=3, state=state, progress=stop)
+    _, continued = trained(digits, net=net, looks=3, state=state)
+    xr.testing.assert_identical(continued, history)
+    assert all(torch.equal(a, b) for a, b in zip(whole.weights, net.weights, strict=True))
+
+
+def test_looking_closer_changes_nothing_and_sees_what_a_probe_would(digits):
+    plain, history = trained(digits, members=2, sigma=torch.tensor([0.0, 1e-3]))
+    looked, closer = trained(digits, members=2, sigma=torch.tensor([0.0, 1e-3]), looks=5)
+    assert all(torch.equal(a, b) for a, b in zip(plain.weights, looked.weights, strict=True))
+    assert closer.epoch.values.tolist() == [0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.4, 1.6, 1.8, 2.0]
+    xr.testing.assert_equal(closer.test_error.sel(epoch=[1, 2]), history.test_error)
+    # five records of equal numbers of images: their mean is the epoch's
+    fifths = closer.train_error.values.reshape(2, 5, 2).mean(1)
+    assert fifths == pytest.approx(history.train_error.values, abs=1e-6)
+
+    x, target = digits.x_train[:LOOKED_AT], one_hot(digits.y_train[:LOOKED_AT], 10).float()
+    free = looked.relax(x, 4)
+    upper, lower = (looked.relax(x, 4, target=target, beta=s * 0.3, start=free) for s in (1, -1))
+    rms = torch.stack([(a - b).square().mean((1, 2)).sqrt() for a, b in zip(upper, lower, strict=True)], 1)
+    assert closer.response[-1].values == pytest.approx(rms.numpy(), rel=1e-5)
+    share = torch.stack([(w == 0).float().mean((1, 2)) for w in looked.weights], 1)
+    assert closer.clamped[-1].values == pytest.approx(share.numpy(), abs=1e-6)
+    assert not np.isfinite(closer.signal_to_noise.sel(member=0)).any()
+    with pytest.raises(ValueError, match="looks = 0: must be from 1"):
+        trained(digits, looks=0)
+
+
+def test_the_noise_in_an_estimate_has_the_size_that_theory_gives(digits):
+    """One conductance between nodes read with N(0, s^2): the noise of the estimate is (s / beta) sqrt(D^2 + s^2)."""
+    sigma = 1e-2
+    net, history = trained(digits, sigma=sigma, epochs=1, looks=1)
+    x, target = digits.x_train[:LOOKED_AT], one_hot(digits.y_train[:LOOKED_AT], 10).float()
+    states = phases(net, x, target, beta=0.3, iterations=4, estimator="centered")
+    drop = states[1][:, :, :, :, None] - states[2][:, :, :, None, :]
+    power = (sigma / 0.3) ** 2 * (drop.square().mean(1) + sigma**2).mean() / 8  # batches of 8
+    batches = [gradient(net, a, b, beta=0.3, iterations=4) for a, b in zip(x.split(8), target.split(8), strict=True)]
+    signal = torch.stack([g.weights[2].square().mean() for g in batches]).mean()
+    found = float(history.signal_to_noise[0, 0, 2])
+    assert found == pytest.approx(float((signal / power).sqrt()), rel=0.12)  # it stands on the noise of 32 images
 
 
 @settings(max_examples=5, deadline=None)

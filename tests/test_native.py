@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import epkit
 from epkit import native
-from epkit.learning import torch_steps
+from epkit.training import torch_steps
 
 compiled = pytest.mark.skipif(native.library() is None, reason="no C++ compiler on this machine")
 

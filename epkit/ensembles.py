@@ -1,0 +1,159 @@
+"""Runs that are trained together: one ensemble, checkpointed while it trains, so that a kill costs a minute."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import xarray as xr
+
+from . import datasets, store
+from .networks import DeepResistiveNetwork
+from .parameters import Network, Sweep
+from .training import State, relative_rates, train
+from .uncertainty import Averaging, GaussianReadout
+
+# Seconds after which the state of an unfinished ensemble is worth a file: at most a minute is computed again.
+KEEP_EVERY = 45.0
+
+
+class Point(NamedTuple):
+    """One run's place on the grid; the field names are the store's dimensions."""
+
+    dataset: str
+    learning_rate: float
+    averaging: Averaging
+    samples: int
+    sigma: float
+    seed: int
+
+
+@cache
+def data(name: str, train_images: int, test_images: int) -> datasets.Split:
+    """A data set, loaded and verified once in a process."""
+    return datasets.load(name, train=train_images, test=test_images)
+
+
+def layer_sizes(network: Network, name: str) -> tuple[int, ...]:
+    rows, columns = datasets.INFO[name].shape
+    return (rows * columns, *network.hidden, 10)
+
+
+def layer_rates(network: Network, name: str, device: str) -> list[float]:
+    """Learning rate of each layer at eta = 1."""
+    if network.rates is not None:
+        return torch.tensor(network.rates).tolist()
+    images = data(name, network.train_images, network.test_images)
+    return relative_rates(
+        layer_sizes(network, name),
+        images.x_train,
+        images.y_train,
+        input_gain=network.input_gain,
+        beta=network.beta,
+        iterations=network.iterations,
+        batch_size=network.batch_size,
+        device=device,
+    ).tolist()
+
+
+def images_a_run(network: Network) -> int:
+    """Training images that one run sees, an epoch's last incomplete batch left out."""
+    return network.train_images // network.batch_size * network.batch_size * network.epochs
+
+
+def trained(
+    sweep: Sweep,
+    group: Sequence[Point],
+    rates: Sequence[float],
+    *,
+    device: str = "cpu",
+    checkpoint: Path,
+    progress: Callable[[int], object],
+) -> xr.Dataset:
+    """The history of a group's runs over (epoch, member[, layer]).
+
+    Args:
+        group: runs that share data set, read-outs and seed, so also batches and noise.
+        rates: learning rate of each layer at eta = 1.
+        checkpoint: file that the state is kept in while training, and that an interrupted call goes on from.
+        progress: called with the number of images that were done, times runs.
+    """
+    first, images = group[0], data(group[0].dataset, sweep.train_images, sweep.test_images)
+    net = DeepResistiveNetwork(
+        layer_sizes(sweep, first.dataset),
+        input_gain=sweep.input_gain,
+        members=len(group),
+        seed=first.seed,
+        dtype=getattr(torch, sweep.dtype),
+        device=device,
+    )
+    state, before = _resumed(checkpoint, net)
+    started = kept = time.perf_counter()
+    seen = state.epoch * images_a_run(sweep) // sweep.epochs + state.step * sweep.batch_size
+    progress(seen * len(group))
+
+    def after_block(images: int) -> None:
+        nonlocal kept
+        progress(images * len(group))
+        if (now := time.perf_counter()) - kept > KEEP_EVERY:
+            _keep(checkpoint, net, state, before + now - started)
+            kept = time.perf_counter()
+
+    history = train(
+        net,
+        images.x_train,
+        images.y_train,
+        epochs=sweep.epochs,
+        batch_size=sweep.batch_size,
+        beta=sweep.beta,
+        iterations=sweep.iterations,
+        learning_rates=[rate * torch.tensor([p.learning_rate for p in group]) for rate in rates],
+        readout=GaussianReadout(torch.tensor([p.sigma for p in group]), first.samples, first.averaging),
+        seed=first.seed,
+        decay=sweep.decay,
+        bias_rate=sweep.bias_rate,
+        test=(images.x_test, images.y_test),
+        estimator=sweep.estimator,
+        looks=sweep.looks,
+        state=state,
+        progress=after_block,
+    )
+    spent = before + time.perf_counter() - started
+    return history.assign(wall_time=("member", np.full(len(group), spent / len(group))))
+
+
+def _keep(checkpoint: Path, net: DeepResistiveNetwork, state: State, spent: float) -> None:
+    """An unfinished group's parameters and state, in a file that takes the place of the last such."""
+    parameters = {
+        f"{kind}_{layer}": (("member", *(f"{kind}_{layer}_{axis}" for axis in range(p.ndim - 1))), p.cpu().numpy())
+        for kind, tensors in (("weight", net.weights), ("bias", net.biases))
+        for layer, p in enumerate(tensors)
+    }
+    since_record = {"wrong": state.wrong, "cost": state.cost}
+    counted = {name: ("member", np.broadcast_to(np.asarray(v), net.members)) for name, v in since_record.items()}
+    history = xr.concat(state.history, "epoch", join="exact") if state.history else xr.Dataset()
+    place = {"finished_epochs": state.epoch, "finished_steps": state.step, "seconds": spent}
+    store.write(history.assign(parameters | counted).assign_attrs(place), checkpoint, compress=False)
+
+
+def _resumed(checkpoint: Path, net: DeepResistiveNetwork) -> tuple[State, float]:
+    """Where an interrupted call stopped, with `net` as it was then, and the seconds it took; else the beginning."""
+    if (kept := store.read_if_sound(checkpoint)) is None:
+        return State(), 0.0
+    for kind, tensors in (("weight", net.weights), ("bias", net.biases)):
+        for layer, p in enumerate(tensors):
+            p.copy_(torch.from_numpy(kept[f"{kind}_{layer}"].values))
+    history = kept[[name for name, v in kept.data_vars.items() if "epoch" in v.dims]]
+    state = State(
+        int(kept.finished_epochs),
+        int(kept.finished_steps),
+        torch.from_numpy(kept["wrong"].values),
+        torch.from_numpy(kept["cost"].values),
+        [history.isel(epoch=[k]) for k in range(history.sizes.get("epoch", 0))],
+    )
+    return state, float(kept.seconds)
