@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import xarray as xr
+from torch import Tensor
 
 from . import datasets, store
 from .networks import DeepResistiveNetwork
@@ -33,8 +34,24 @@ class Point(NamedTuple):
     seed: int
 
 
+class Images(NamedTuple):
+    """What a network is trained, tested and, if wanted, validated on: pixels (n, n_0) and class numbers (n,)."""
+
+    train: tuple[Tensor, Tensor]
+    test: tuple[Tensor, Tensor]
+    validation: tuple[Tensor, Tensor] | None
+
+
+def data(network: Network, name: str) -> Images:
+    """The images that a network asks for; validated is on training images after those that are trained on."""
+    n = network.train_images
+    split = _loaded(name, n + (network.validation_images or 0), network.test_images)
+    validation = (split.x_train[n:], split.y_train[n:]) if network.validation_images else None
+    return Images((split.x_train[:n], split.y_train[:n]), (split.x_test, split.y_test), validation)
+
+
 @cache
-def data(name: str, train_images: int, test_images: int) -> datasets.Split:
+def _loaded(name: str, train_images: int, test_images: int) -> datasets.Split:
     """A data set, loaded and verified once in a process."""
     return datasets.load(name, train=train_images, test=test_images)
 
@@ -48,11 +65,11 @@ def layer_rates(network: Network, name: str, device: str) -> list[float]:
     """Learning rate of each layer at eta = 1."""
     if network.rates is not None:
         return torch.tensor(network.rates).tolist()
-    images = data(name, network.train_images, network.test_images)
+    x, y = data(network, name).train
     return relative_rates(
         layer_sizes(network, name),
-        images.x_train,
-        images.y_train,
+        x,
+        y,
         input_gain=network.input_gain,
         beta=network.beta,
         iterations=network.iterations,
@@ -83,7 +100,7 @@ def trained(
         checkpoint: file that the state is kept in while training, and that an interrupted call goes on from.
         progress: called with the number of images that were done, times runs.
     """
-    first, images = group[0], data(group[0].dataset, sweep.train_images, sweep.test_images)
+    first, images = group[0], data(sweep, group[0].dataset)
     net = DeepResistiveNetwork(
         layer_sizes(sweep, first.dataset),
         input_gain=sweep.input_gain,
@@ -106,8 +123,7 @@ def trained(
 
     history = train(
         net,
-        images.x_train,
-        images.y_train,
+        *images.train,
         epochs=sweep.epochs,
         batch_size=sweep.batch_size,
         beta=sweep.beta,
@@ -117,7 +133,8 @@ def trained(
         seed=first.seed,
         decay=sweep.decay,
         bias_rate=sweep.bias_rate,
-        test=(images.x_test, images.y_test),
+        test=images.test,
+        validation=images.validation,
         estimator=sweep.estimator,
         looks=sweep.looks,
         state=state,

@@ -34,6 +34,7 @@ progress_bar = std.tqdm if os.environ.get("EPKIT_TERMINAL") else auto.tqdm
 
 ATTRIBUTES: dict[str, dict[str, str]] = {
     "test_error": {"units": "1", "long_name": "share of test images classified wrongly"},
+    "validation_error": {"units": "1", "long_name": "share of validation images classified wrongly"},
     "train_error": {"units": "1", "long_name": "share of training images classified wrongly, before each update"},
     "train_cost": {"units": "V2", "long_name": "mean of 1/2 |v_L - target|^2 over training images, before each update"},
     "activity": {"units": "1", "long_name": "share of diode units that conduct, mean over test images"},
@@ -135,6 +136,13 @@ def _run_ids(sweep: Sweep) -> dict[Point, str]:
 
 def check_size(network: Network, name: str) -> None:
     info = datasets.INFO[name]
+    held_back = network.validation_images or 0
+    if network.train_images <= info.n_train < network.train_images + held_back:
+        most = info.n_train - network.train_images
+        raise ParameterError(
+            f"parameters: validation_images = {held_back}: {info.title} allows up to {most}, beside train_images = "
+            f"{network.train_images}"
+        )
     for field, most in (("train_images", info.n_train), ("test_images", info.n_test)):
         if (wanted := getattr(network, field)) > most:
             raise ParameterError(f"parameters: {field} = {wanted}: {info.title} allows 1 to {most}")
@@ -216,8 +224,8 @@ def _merged(
         np.stack([np.outer(sweep.learning_rate, rates[name]) for name in sweep.dataset]),
         ATTRIBUTES["rate"],
     )
-    data = {name: ensembles.data(name, sweep.train_images, sweep.test_images) for name in sweep.dataset}
-    commonest = [np.bincount(data[name].y_test).max() / len(data[name].y_test) for name in sweep.dataset]
+    data = {name: ensembles.data(sweep, name) for name in sweep.dataset}
+    commonest = [np.bincount(data[name].test[1]).max() / sweep.test_images for name in sweep.dataset]
     grid["chance"] = "dataset", 1 - np.array(commonest), ATTRIBUTES["chance"]
     grid["title"] = "dataset", [datasets.INFO[name].title for name in sweep.dataset]
     samples = [_one_of_each_class(name, data[name]) for name in sweep.dataset]
@@ -230,9 +238,10 @@ def _merged(
     return grid.assign_attrs(store.provenance(title, settings(sweep), checksums))
 
 
-def _one_of_each_class(name: str, data: datasets.Split) -> xr.DataArray:
+def _one_of_each_class(name: str, data: ensembles.Images) -> xr.DataArray:
     """The first training image of each class, for a figure that needs no data set."""
-    first = [int((data.y_train == label).nonzero()[0]) for label in range(10)]
-    images = data.x_train[first].unflatten(1, datasets.INFO[name].shape).numpy()
+    x, y = data.train
+    first = [int((y == label).nonzero()[0]) for label in range(10)]
+    images = x[first].unflatten(1, datasets.INFO[name].shape).numpy()
     coords = {axis: np.arange(n) for axis, n in zip(("class_number", "row", "column"), images.shape, strict=True)}
     return xr.DataArray(images, coords, name="image", attrs=ATTRIBUTES["image"])

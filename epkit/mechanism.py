@@ -38,10 +38,11 @@ def look_inside(parameters: Mechanism | Mapping[str, object], path: str | Path) 
     path = Path(path)
     if (known := holding(path, mechanism)) is not None:
         return known
-    data = ensembles.data(mechanism.dataset, mechanism.train_images, mechanism.test_images)
+    data = ensembles.data(mechanism, mechanism.dataset)
+    x_train, y_train = data.train
     sizes = ensembles.layer_sizes(mechanism, mechanism.dataset)
-    x = data.x_train[: mechanism.check_images].double()
-    target = one_hot(data.y_train[: mechanism.check_images], sizes[-1]).double()
+    x = x_train[: mechanism.check_images].double()
+    target = one_hot(y_train[: mechanism.check_images], sizes[-1]).double()
     untrained = DeepResistiveNetwork(sizes, input_gain=mechanism.input_gain, dtype=torch.float64)
     steps = len(mechanism.betas) * len(NUDGES) + mechanism.epochs + 2
     with progress_bar(total=steps, desc=path.stem) as bar, one_thread():
@@ -58,8 +59,7 @@ def look_inside(parameters: Mechanism | Mapping[str, object], path: str | Path) 
         rates = mechanism.learning_rate * torch.tensor(ensembles.layer_rates(mechanism, mechanism.dataset, "cpu"))
         history = train(
             net,
-            data.x_train,
-            data.y_train,
+            *data.train,
             epochs=mechanism.epochs,
             batch_size=mechanism.batch_size,
             beta=mechanism.beta,
@@ -67,7 +67,7 @@ def look_inside(parameters: Mechanism | Mapping[str, object], path: str | Path) 
             learning_rates=rates.tolist(),
             decay=mechanism.decay,
             bias_rate=mechanism.bias_rate,
-            test=(data.x_test, data.y_test),
+            test=data.test,
             estimator=mechanism.estimator,
         )
         bar.update(mechanism.epochs)

@@ -61,6 +61,7 @@ class Network(BaseModel):
     epochs: Count = 6
     train_images: Count = 8000  # what KMNIST's t10k split holds; the same for every data set
     test_images: Count = 2000
+    validation_images: Count | None = None  # training images set apart, on which choices are made; None: no such error
     decay: Annotated[float, Field(gt=0, le=1)] = 0.99  # of the learning rate, each epoch
     bias_rate: Annotated[float, Field(ge=0)] = 1.0
     dtype: Literal["float32", "float64"] = "float32"

@@ -64,6 +64,7 @@ def train(
     decay: float = 0.99,
     bias_rate: float = 1.0,
     test: tuple[Float[Tensor, "m n_0"], Int[Tensor, " m"]] | None = None,
+    validation: tuple[Float[Tensor, "k n_0"], Int[Tensor, " k"]] | None = None,
     estimator: Estimator = "centered",
     looks: int | None = None,
     state: State | None = None,
@@ -85,7 +86,7 @@ def train(
         readout: what the learning rule reads; None reads exactly.
         seed: of data order and noise; one for all members, or one a member.
         decay: factor on the rates after each epoch. bias_rate: factor on the rates for the biases.
-        test: images and classes evaluated at each record.
+        test, validation: images and classes evaluated at each record; choices are made on the latter.
         looks: records an epoch, at equal distances, each with a closer look at the network; None makes one plain record
             after each epoch.
         state: where an earlier call stopped, with `net` as it was then; brought up to date after each block of steps.
@@ -95,9 +96,9 @@ def train(
 
     Returns:
         Dataset over (epoch, member[, layer]), epochs being those finished, 1 after the first: `train_error` and
-        `train_cost` of the predictions made before each update since the last record, `test_error`, `activity` (share
-        of hidden diode units that conduct, on the test images), `conductance` (mean of each layer, S), `diverged` (some
-        parameter is no longer finite). With `looks` also what `look` returns.
+        `train_cost` of the predictions made before each update since the last record, `test_error` and
+        `validation_error`, `activity` (share of hidden diode units that conduct, on the test images), `conductance`
+        (mean of each layer, S), `diverged` (some parameter is no longer finite); with `looks` what `_look` returns, too.
 
     Raises:
         ValueError: for rates that do not fit the layers, sizes that do not fit the data, or a beta out of range.
@@ -152,6 +153,8 @@ def train(
                 values = {"train_error": state.wrong / seen, "train_cost": state.cost / seen} | _parameters(net)
                 if test is not None:
                     values |= dict(zip(("test_error", "activity"), evaluate(net, *test, iterations), strict=True))
+                if validation is not None:
+                    values["validation_error"] = evaluate(net, *validation, iterations)[0]
                 if looks is not None:
                     values |= _look(net, x, target, batch_size, beta, iterations, estimator, readout)
                 state.history.append(_record(values, epoch + end / steps if looks else epoch + 1))

@@ -68,6 +68,21 @@ def test_only_the_runs_that_are_missing_are_computed(tmp_path, counted):
     xr.testing.assert_equal(kept.test_error, first.test_error)
 
 
+def test_choices_have_images_of_their_own(tmp_path):
+    plain = epkit.run(TINY, tmp_path / "plain" / "sweep.nc")
+    chosen = epkit.run(TINY | {"validation_images": 60}, tmp_path / "chosen" / "sweep.nc")
+    own = ["run", "wall_time"]
+    xr.testing.assert_equal(chosen[list(plain.data_vars)].drop_vars(own), plain.drop_vars(own))
+    assert "validation_error" not in plain
+    # a network that was trained alike, on the images after those that it was trained on
+    split = datasets.load("digits", train=140)
+    images = ensembles.data(validated(Sweep, TINY | {"validation_images": 60}), "digits")
+    assert images.validation is not None
+    assert np.array_equal(images.validation[0], split.x_train[80:])
+    assert chosen.validation_error.notnull().all()
+    assert not (chosen.validation_error == chosen.test_error).all()
+
+
 def test_a_neighbouring_store_lends_its_runs(tmp_path, counted):
     epkit.run(TINY, tmp_path / "one.nc")
     counted.clear()
@@ -164,6 +179,10 @@ def test_equal_data_make_equal_files(tmp_path):
         ({"epochs": "many"}, "epochs = 'many': Input should be a valid integer"),
         ({"sgima": [0.0]}, "sgima: no such parameter; did you mean sigma?"),
         ({"train_images": 5000}, "train_images = 5000: scikit-learn digits allows 1 to 1400"),
+        (
+            {"train_images": 1390, "validation_images": 20},
+            "validation_images = 20: scikit-learn digits allows up to 10",
+        ),
         ({"rates": [0.1]}, "3 are needed, one for each layer"),
         ({"batch_size": 100}, "batch_size = 100: allowed are 1 to train_images"),
     ],
