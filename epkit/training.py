@@ -98,7 +98,7 @@ def train(
         Dataset over (epoch, member[, layer]), epochs being those finished, 1 after the first: `train_error` and
         `train_cost` of the predictions made before each update since the last record, `test_error` and
         `validation_error`, `activity` (share of hidden diode units that conduct, on the test images), `conductance`
-        (mean of each layer, S), `diverged` (some parameter is no longer finite); with `looks` what `_look` returns, too.
+        (mean of each layer, S), `diverged` (some parameter is no longer finite); with `looks` all of `_look`, too.
 
     Raises:
         ValueError: for rates that do not fit the layers, sizes that do not fit the data, or a beta out of range.
