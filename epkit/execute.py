@@ -24,7 +24,7 @@ import yaml
 
 from . import claims, datasets, oracles, store
 from .experiments import holding
-from .parameters import Mechanism, ParameterError, Published, Sweep, validated
+from .parameters import Comparison, Mechanism, ParameterError, Published, Sweep, validated
 
 Experiment = Sweep | Mechanism | oracles.Oracles
 COMMITTED = ("quick", "study", "paper")  # profiles whose stores are
@@ -219,12 +219,13 @@ def results_table(profile: str) -> str:
 
 def _experiments(name: str, given: dict, place: str = "parameters") -> dict[str, Experiment]:
     """A notebook's validated experiments, by the file name of each one's store; ParameterError for impossible ones."""
-    if name.startswith("00"):
-        networks = validated(Published, given, place).networks
-        return {f"{name}.{network}.nc": sweep for network, sweep in networks.items()}
-    models: dict[str, type[Experiment]] = {"01": Mechanism, "06": oracles.Oracles}
-    model = models.get(name[:2], Sweep)
-    return {f"{name}.nc": validated(model, given, place)}
+    models: dict[str, type[Experiment | Comparison]] = {
+        "00": Published, "01": Mechanism, "06": oracles.Oracles, "08": Comparison, "09": Comparison,
+    }  # fmt: skip
+    asked = validated(models.get(name[:2], Sweep), given, place)
+    if isinstance(asked, Comparison):
+        return {f"{name}.{network}.nc": sweep for network, sweep in asked.networks.items()}
+    return {f"{name}.nc": asked}
 
 
 def _held(path: Path, wanted: Experiment) -> bool:

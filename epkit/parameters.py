@@ -88,12 +88,17 @@ class Sweep(Network):
     seeds: Count = 3  # seeds 0 … seeds - 1
 
 
-class Published(BaseModel):
-    """Notebook 00: networks of the literature, each trained as a sweep of its own, with what was reported of them."""
+class Comparison(BaseModel):
+    """Notebooks 08 and 09: several sweeps, each with a store of its own."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    networks: dict[str, Sweep]
+    networks: Annotated[dict[str, Sweep], Field(min_length=1)]
+
+
+class Published(Comparison):
+    """Notebook 00: networks of the literature, and what was reported of them."""
+
     reported_error: dict[str, Annotated[float, Field(gt=0, lt=1)]]
     reported_epochs: dict[str, Count]
 
