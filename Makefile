@@ -4,8 +4,12 @@
 .DEFAULT_GOAL := help
 .PHONY: help env figures recompute notebooks test bench lab data validate lint lock clean
 
+# what may be given on the command line is what has a default here, and EPKIT_…
 VENV ?= .venv
 PROFILE ?= quick
+SETS ?=
+BENCH ?=
+SCHEDULER ?=
 PY := $(VENV)/bin/python
 INSTALLED := $(VENV)/.epkit-installed
 NBVAL := --nbval --nbval-sanitize-with tests/nbval_sanitize.cfg
@@ -23,6 +27,14 @@ export EPKIT_DATA_MIRROR
 
 # notebooks run in another folder: they must import this checkout, also where checkouts share an environment
 export PYTHONPATH := $(CURDIR)
+
+# a misspelt variable would change nothing, without a word
+SETTABLE := $(shell sed -n 's/^\([A-Z]*\) ?=.*/\1/p' $(firstword $(MAKEFILE_LIST)))
+NEAREST := import sys, difflib; known = sys.argv[2:]; near = difflib.get_close_matches(sys.argv[1].upper(), known, 1); \
+	print(f"did you mean {near[0]}?" if near else f"there are {chr(32).join(known)}")
+$(foreach name,$(filter-out $(SETTABLE) EPKIT_% CXX SHELL MAKEFLAGS,$(.VARIABLES)),$(if \
+	$(filter command,$(origin $(name))),$(error $(name): no such variable; $(shell \
+	$(or $(PYTHON),false) -c '$(NEAREST)' '$(name)' $(SETTABLE) || echo there are $(SETTABLE)))))
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
