@@ -10,7 +10,6 @@ reading and writing each conductance once a step, at the speed at which the mach
 
 from __future__ import annotations
 
-import argparse
 import math
 import os
 import platform
@@ -34,6 +33,7 @@ from torch import Tensor
 
 import epkit
 from epkit import figures, store
+from epkit.inputs import Parser
 
 Contestant = Literal["native", "plain", "eager", "compiled"]
 SIGMA = 1e-5  # V
@@ -288,7 +288,7 @@ def machine() -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="half a minute to see that it works; rough numbers")
     parser.add_argument("--compiled", action="store_true", help="time torch.compile too, for the smallest network")
     parser.add_argument("--readme", action="store_true", help="renew the table in README.md")

@@ -16,6 +16,7 @@ NaN.
 
 import math
 import warnings
+from collections.abc import Sequence
 
 import numpy as np
 import xarray as xr
@@ -23,13 +24,25 @@ from scipy import stats
 from scipy.optimize import OptimizeWarning, curve_fit, isotonic_regression
 from scipy.special import expit, logit
 
+from .store import StoreError, place
+
 # A network learns when its lowest mean error is below this share of chance: errors at chance scatter by less.
 LEARNS = 0.9
 RESAMPLES = 2000
 
 
+def held(ds: xr.Dataset, *variables: str, dims: Sequence[str] = ()) -> xr.Dataset:
+    """`ds`, if it has these variables and dims; else StoreError, which names the file and all that it lacks."""
+    missing = [f"variable {name}" for name in variables if name not in ds]
+    missing += [f"dimension {name}" for name in dims if name not in ds.dims]
+    if missing:
+        raise StoreError(f"{place(ds)}: not a store that this can be told from, lacks {', '.join(missing)}")
+    return ds
+
+
 def final_error(ds: xr.Dataset, last: int = 1) -> xr.DataArray:
     """Test error after training, the mean of the `last` epochs; a run that diverged counts as chance."""
+    held(ds, "test_error", "diverged", "chance", dims=("sigma", "seed", "epoch"))
     error = ds.test_error.isel(epoch=slice(-last, None)).mean("epoch", skipna=False, keep_attrs=True)
     diverged = ds.diverged == 1  # merging stores may have made it a float, NaN where not run
     if "epoch" in diverged.dims:

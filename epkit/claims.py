@@ -6,7 +6,6 @@ that was run. Everything in it is computed; the thresholds are arguments, for th
 """
 
 import itertools
-import json
 import math
 from collections.abc import Callable, Mapping
 from typing import SupportsFloat
@@ -18,6 +17,7 @@ import xarray as xr
 from .analysis import (
     critical_limit,
     final_error,
+    held,
     limit_ratio,
     optimum,
     scaling_exponent,
@@ -25,6 +25,7 @@ from .analysis import (
     star_over_limit,
     t_interval,
 )
+from .store import parameters
 
 COLUMNS = ["claim", "measure", "value", "low", "high", "n", "verdict"]
 Range = tuple[float, float]
@@ -60,7 +61,7 @@ def _claim(
 
     The measure quotes learning rate and number of updates, both of which move the limit.
     """
-    given = json.loads(ds.attrs["parameters"])
+    given = parameters(held(ds, "title"), "train_images", "batch_size")
     steps = int(ds.epoch.max()) * (given["train_images"] // given["batch_size"])
     words = {"dataset": "{}", "learning_rate": "η = {:g}", "averaging": "{} averaging", "samples": "N = {}"}
     titles = ds.title.to_series()
@@ -154,7 +155,7 @@ def claim_exactness(ds: xr.Dataset, within: float = 0.1) -> pd.DataFrame:
 def coverage(ds: xr.Dataset) -> pd.DataFrame:
     """Which of the paper's three data sets a store holds, and as what variant; how many of its runs diverged."""
     held = ds.title.to_series()
-    diverged = ds.diverged.isel(epoch=-1)
+    diverged = ds.diverged.isel(epoch=-1, missing_dims="ignore")
     rows = {}
     for name in ("mnist", "kmnist", "fashion_mnist"):
         variants = [each for each in held.index if each.startswith(name)]
@@ -190,7 +191,7 @@ def claim_datasets(ds: xr.Dataset, factor: float = 2.0) -> pd.DataFrame:
     is.
     """
     claim = "the limit is the same on all data sets"
-    error, titles = final_error(ds), ds.title.to_series()
+    error, titles = final_error(ds), held(ds, "title").title.to_series()
     limits = critical_limit(error, ds.chance).limit
     pairs = list(itertools.combinations(titles.index, 2))
     if not pairs:

@@ -11,7 +11,6 @@ close to balanced and a smaller subset is the beginning of a larger one.
     python -m epkit.datasets [--check] [names…]
 """
 
-import argparse
 import gzip
 import hashlib
 import os
@@ -31,6 +30,8 @@ import torch
 from filelock import FileLock
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
+
+from .inputs import Parser, hint
 
 # torchvision and scikit-learn are imported where they are used: a notebook that only draws from its store
 # needs neither, and they are slow to import.
@@ -163,7 +164,7 @@ def checksum(name: str) -> str:
 
 def _info(name: str) -> Info:
     if name not in INFO:
-        raise ValueError(f"unknown data set {name!r}; there are {', '.join(INFO)}")
+        raise ValueError(f"unknown data set {name!r}; {hint(name, INFO)}")
     return INFO[name]
 
 
@@ -324,14 +325,14 @@ def _message(info: Info, target: Path, reasons: list[str]) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Fetches and verifies sets, or with --check says what could be had without network; 0 if all can."""
-    parser = argparse.ArgumentParser(prog="python -m epkit.datasets", description="Fetch and verify data sets.")
+    parser = Parser(prog="python -m epkit.datasets", description="Fetch and verify data sets.")
     parser.add_argument("names", nargs="*", metavar="name", help=f"{', '.join(INFO)}; default: all but kmnist")
     parser.add_argument("--check", action="store_true", help="only look what is there: nothing is fetched")
     options = parser.parse_args(arguments)
     # the official KMNIST on request only: no profile that must run without internet can rely on it
     names = options.names or [name for name in INFO if name != "kmnist"]
     if unknown := [name for name in names if name not in INFO]:
-        parser.error(f"unknown data set {unknown[0]!r}; there are {', '.join(INFO)}")
+        parser.error(f"unknown data set {unknown[0]!r}; {hint(unknown[0], INFO)}")
 
     problems = []
     print(f"{'set':<20}{'state':<10}{'verified':<10}from")

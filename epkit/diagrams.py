@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 
-from .figures import _canvas, _finish, _ticks
+from .figures import _canvas, _finish, _literally, _ticks
 
 PHASES = {"free": "free phase", "nudged +": "nudged phase, +β", "nudged -": "nudged phase, −β"}
 
@@ -146,7 +146,8 @@ def published(stores: Mapping[str, xr.Dataset], error: Mapping[str, float], epoc
         ax.label_outer()
     first = next(iter(stores.values()))
     given = json.loads(first.attrs["parameters"])
-    note = f"{first.title.values[0]}, {given['train_images']:,} images an epoch, batch {given['batch_size']}, σ = 0"
+    title = _literally(first.title.values[0])
+    note = f"{title}, {given['train_images']:,} images an epoch, batch {given['batch_size']}, σ = 0"
     figure.suptitle("Published networks trained again", fontsize="large")
     figure.supxlabel(
         f"{note}, tested on {given['test_images']:,} images; each line a seed", fontsize="small", color="0.35"
@@ -169,7 +170,7 @@ def stopping_early(ds: xr.Dataset) -> Figure:
         for ax in axes[:, column]:
             ax.axvline(int(one.published_iterations), color="0.5", lw=1)
             ax.set_yscale("log")
-        axes[0, column].set_title(f"{name}, β = {float(one.published_beta):g} S", fontsize="medium")
+        axes[0, column].set_title(f"{_literally(name)}, β = {float(one.published_beta):g} S", fontsize="medium")
         axes[2, column].set_xlabel("iterations of each phase")
     legends: tuple[dict[str, dict[str, Any]], ...] = (
         {f"layer {layer}": {"color": f"C{k}"} for k, layer in enumerate(ds.layer.values)},
@@ -229,7 +230,7 @@ def rounding(ds: xr.Dataset) -> Figure:
     axes[1, 0].set_xticks(places, [f"layer {layer}" for layer in shown.layer.values], fontsize="x-small")
     starts = [k for k in range(len(places)) if k == 0 or networks[k] != networks[k - 1]]
     for start, end in zip(starts, [*starts[1:], len(places)], strict=True):
-        axes[0, 0].text((start + end - 1) / 2, 1.02, networks[start], ha="center", fontsize="small",
+        axes[0, 0].text((start + end - 1) / 2, 1.02, _literally(networks[start]), ha="center", fontsize="small",
                         transform=axes[0, 0].get_xaxis_transform())  # fmt: skip
         for ax in axes[:, 0]:
             ax.axvline(start - 0.5, color="0.8", lw=1)

@@ -6,25 +6,23 @@ inputs have not changed since its last execution is not executed again.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import os
 import sys
 import time
 from collections.abc import Callable
-from difflib import get_close_matches
 from pathlib import Path
 
 import nbformat
 import pandas as pd
 import papermill
 import xarray as xr
-import yaml
 
 from . import claims, datasets, oracles, store
 from .experiments import holding
-from .parameters import Comparison, Mechanism, ParameterError, Published, Sweep, validated
+from .inputs import ParameterError, Parser, hint, parameter_file, parameters_cell, short
+from .parameters import Comparison, Mechanism, Published, Sweep, validated
 
 Experiment = Sweep | Mechanism | oracles.Oracles
 COMMITTED = ("quick", "study", "paper")  # profiles whose stores are
@@ -42,7 +40,7 @@ CLAIMS: dict[str, list[Callable[[xr.Dataset], pd.DataFrame]]] = {
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line of `make figures` and `make notebooks`; 0 if everything was done."""
-    parser = argparse.ArgumentParser(prog="python -m epkit.execute", description=__doc__)
+    parser = Parser(prog="python -m epkit.execute", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     drawn = commands.add_parser("figures", help="compute what a profile lacks, draw its figures, print the verdicts")
     drawn.add_argument("--profile", default="quick", help="a folder of params/ (default: quick)")
@@ -76,6 +74,7 @@ def figures(profile: str, fallback: str | None = None, fresh: bool = False) -> i
     """Execute a profile's notebooks, in order, and print the summary."""
     started, note = time.monotonic(), ""
     work, folder = planned(profile), store.results(profile)
+    instead = planned(fallback) if fallback else {}
     stores = {file: e for name, given in work.items() for file, e in _experiments(name, given).items()}
     # The default command asks for its data even where nothing is left to compute: a store that came with the checkout
     # is no proof that this machine can make it.
@@ -90,7 +89,7 @@ def figures(profile: str, fallback: str | None = None, fresh: bool = False) -> i
             f"Profile {fallback} instead of {profile}, on scikit-learn's digits, because data can't be had:\n{error}\n"
         )
         print(note, file=sys.stderr)
-        profile, work, folder = fallback, planned(fallback), store.results(fallback)
+        profile, work, folder = fallback, instead, store.results(fallback)
     if fresh:  # all of them first, for a store lends its runs to its neighbours
         for finished in folder.glob("*.nc"):
             os.replace(finished, finished.with_suffix(".nc.old"))
@@ -108,30 +107,27 @@ def figures(profile: str, fallback: str | None = None, fresh: bool = False) -> i
 
 
 def planned(profile: str) -> dict[str, dict]:
-    """Notebook names of a profile with their parameters, validated; ParameterError names file, field and value."""
-    folder = PARAMS / profile
-    if not folder.is_dir():
-        known = sorted(p.name for p in PARAMS.iterdir() if p.is_dir())
-        raise ParameterError(f"PROFILE = {profile}: no such profile; there are {', '.join(known)}")
-    work = {}
-    for path in sorted(folder.glob("*.yaml")):
-        place, notebook = f"params/{profile}/{path.name}", NOTEBOOKS / f"{path.stem}.ipynb"
-        if not notebook.exists():
-            raise ParameterError(f"{place}: there is no notebooks/{path.stem}.ipynb to give these parameters to")
-        try:
-            given = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except yaml.YAMLError as error:
-            raise ParameterError(f"{place}: not valid YAML: {' '.join(str(error).split())}") from None
-        if not isinstance(given, dict):
-            raise ParameterError(f"{place}: must hold `name: value` lines, holds {type(given).__name__}")
-        known = papermill.inspect_notebook(str(notebook))
-        for key in given:
-            if key not in known or key == "profile":
-                near = get_close_matches(str(key), known, 1)
-                hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
-                raise ParameterError(f"{place}: {key}: no such parameter; {hint}")
-        _experiments(path.stem, given, place)
-        work[path.stem] = given
+    """Notebook names of a profile with all their parameters, validated; ParameterError names file, field and value."""
+    known = sorted(p.name for p in PARAMS.iterdir() if p.is_dir())
+    if profile not in known:
+        raise ParameterError(f"PROFILE = {short(profile, 60)}: no such profile; {hint(profile, known)}")
+    work: dict[str, dict] = {}
+    notebooks = [path.stem for path in NOTEBOOKS.glob("*.ipynb")]
+    for path in sorted((PARAMS / profile).glob("[!.]*.y*ml")):
+        place = f"params/{profile}/{path.name}"
+        if path.suffix != ".yaml" or path.stem not in notebooks:
+            near = hint(path.name, [f"{name}.yaml" for name in notebooks])
+            raise ParameterError(f"{place}: no notebook takes its parameters from a file of this name; {near}")
+        given = parameter_file(path, place)
+        declared = parameters_cell(NOTEBOOKS / f"{path.stem}.ipynb")
+        declared.pop("profile", None)
+        if unknown := [key for key in given if key not in declared]:
+            lines = [f"{place}: {short(key, 60)}: no such parameter; {hint(key, declared)}" for key in unknown]
+            raise ParameterError("\n".join(lines))
+        work[path.stem] = declared | given
+        _experiments(path.stem, work[path.stem], place)
+    if not work:
+        raise ParameterError(f"params/{profile}: holds no parameter file, must hold <notebook>.yaml")
     return work
 
 

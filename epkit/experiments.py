@@ -8,23 +8,25 @@ batches and the same standard-normal numbers.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import torch
 import xarray as xr
 from filelock import FileLock, Timeout
 from tqdm import auto, std
 
 from . import datasets, ensembles, store
 from .ensembles import Point
-from .parameters import Mechanism, Network, ParameterError, Sweep, validated
+from .inputs import ParameterError, short
+from .parameters import Mechanism, Network, Sweep, validated
 
 # Part of every run's hash: raise it when the same parameters must give other numbers than before.
 RESULTS_VERSION = 1
@@ -50,6 +52,7 @@ ATTRIBUTES: dict[str, dict[str, str]] = {
     "chance": {"units": "1", "long_name": "test error of always naming the commonest class"},
     "image": {"units": "1", "long_name": "first training image of each class"},
 }
+RUN = {"test_error", "train_error", "train_cost", "activity", "conductance", "diverged", "wall_time", "run"}
 
 
 def run(parameters: Sweep | Mapping[str, object], path: str | Path, *, device: str = "cpu") -> xr.Dataset:
@@ -74,8 +77,6 @@ def run(parameters: Sweep | Mapping[str, object], path: str | Path, *, device: s
         store.StoreError: when the store can't be written.
     """
     sweep = parameters if isinstance(parameters, Sweep) else validated(Sweep, parameters)
-    for name in sweep.dataset:
-        check_size(sweep, name)
     path = Path(path)
     if (known := holding(path, sweep)) is not None:
         return known
@@ -86,12 +87,13 @@ def run(parameters: Sweep | Mapping[str, object], path: str | Path, *, device: s
         if (known := holding(path, sweep)) is not None:
             return known
         parts = path.with_suffix(".parts")
-        parts.mkdir(parents=True, exist_ok=True)
         # Neighbouring stores of the profile may hold the same runs for another figure.
-        finished = _finished({path, *parts.glob("*.nc"), *path.parent.glob("*.nc")})
+        finished = _finished([*parts.glob("*.nc")], [path, *path.parent.glob("*.nc")])
         missing = [p for p in points if ids[p] not in finished]
         # Here, not by each ensemble: another machine's might differ in the last bit.
-        rates = {name: ensembles.layer_rates(sweep, name, device) for name in sweep.dataset}
+        with nudge_too_strong():
+            rates = {name: ensembles.layer_rates(sweep, name, device) for name in sweep.dataset}
+        parts.mkdir(parents=True, exist_ok=True)
         images = ensembles.images_a_run(sweep)
         with progress_bar(total=len(missing) * images, unit="image", unit_scale=True, desc=path.stem) as bar:
             for group in _groups(missing):
@@ -134,33 +136,27 @@ def _run_ids(sweep: Sweep) -> dict[Point, str]:
     return {p: store.digest(json.dumps(f, sort_keys=True))[:20] for p, f in zip(points, facts, strict=True)}
 
 
-def check_size(network: Network, name: str) -> None:
-    info = datasets.INFO[name]
-    held_back = network.validation_images or 0
-    if network.train_images <= info.n_train < network.train_images + held_back:
-        most = info.n_train - network.train_images
-        raise ParameterError(
-            f"parameters: validation_images = {held_back}: {info.title} allows up to {most}, beside train_images = "
-            f"{network.train_images}"
-        )
-    for field, most in (("train_images", info.n_train), ("test_images", info.n_test)):
-        if (wanted := getattr(network, field)) > most:
-            raise ParameterError(f"parameters: {field} = {wanted}: {info.title} allows 1 to {most}")
-    if network.batch_size > network.train_images:
-        raise ParameterError(f"parameters: batch_size = {network.batch_size}: allowed are 1 to train_images")
-
-
 def holding(path: Path, parameters: Sweep | Mechanism) -> xr.Dataset | None:
     """The store, if it is sound and holds exactly this experiment; else None."""
-    known = store.read_if_sound(path)
+    known = store.read_if_sound(path, store.parameters)
     if known is None or store.parameters(known) != settings(parameters):
         return None
-    if isinstance(parameters, Sweep) and list(known["run"].values.flat) != list(_run_ids(parameters).values()):
-        return None
+    if isinstance(parameters, Sweep):
+        complete = set(known.data_vars) >= RUN
+        return known if complete and list(known["run"].values.flat) == list(_run_ids(parameters).values()) else None
     return known
 
 
-@contextmanager
+@contextlib.contextmanager
+def nudge_too_strong() -> Iterator[None]:
+    """ParameterError where a nudged phase turns out to have no steady state, which only the network itself can tell."""
+    try:
+        yield
+    except (ValueError, torch.linalg.LinAlgError) as error:  # type: ignore[attr-defined]
+        raise ParameterError(f"parameters: beta: smaller ones are allowed ({short(error)})") from error
+
+
+@contextlib.contextmanager
 def _only_one_computing(path: Path) -> Iterator[None]:
     """Wait until no other process computes this store."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -185,11 +181,15 @@ def _groups(points: list[Point]) -> list[list[Point]]:
     return [list(group) for _, group in itertools.groupby(sorted(points, key=shared), key=shared)]
 
 
-def _finished(paths: set[Path]) -> dict[str, xr.Dataset]:
-    """Every run that some sound file holds, by its hash."""
+def _finished(parts: list[Path], neighbours: list[Path]) -> dict[str, xr.Dataset]:
+    """Every run that some sound file holds, by its hash. Neighbours may be anybody's and stay as they are."""
+    files = [store.read_if_sound(part) for part in parts]
+    for path in neighbours:
+        with contextlib.suppress(store.StoreError):
+            files.append(store.read(path))
     runs: dict[str, xr.Dataset] = {}
-    for path in sorted(paths):
-        if (known := store.read_if_sound(path)) is not None and "run" in known:
+    for known in files:
+        if known is not None and set(known.data_vars) >= RUN and {"member", "seed"} & set(known["run"].dims):
             runs |= _runs(known)
     return runs
 

@@ -27,7 +27,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullLocator, PercentFormatter
 
-from .analysis import final_error, mean_interval, sigma_step
+from .analysis import final_error, held, mean_interval, sigma_step
 
 SIGMA = "read-out uncertainty σ (V)"
 BARS = "small dots: seeds; bars: mean, 95 % bootstrap interval over seeds"
@@ -73,11 +73,17 @@ def _canvas(rows: int, columns: int, size: tuple[float, float] = (3.7, 2.7), **s
     return figure, axes
 
 
+def _literally(text: object) -> str:
+    """A text out of a store, whose dollar signs begin no mathematics."""
+    return str(text).replace("$", r"\$")
+
+
 def _finish(figure: Figure, title: str, ds: xr.Dataset, *notes: str, trained: bool = True) -> Figure:
     """Title above; below, in small type, what network was trained, and how, and how to read the figure."""
-    figure.suptitle(title, fontsize="large")
+    figure.suptitle(_literally(title), fontsize="large")
     given = json.loads(ds.attrs.get("parameters", "{}"))
-    facts = ["network " + " and ".join(sorted({"-".join(map(str, n)) for n in given.get("sizes", {}).values()}))]
+    sizes = sorted({"-".join(map(str, n)) for n in given.get("sizes", {}).values()})
+    facts = [_literally("network " + " and ".join(sizes))]
     if trained:
         facts += [
             f"{ds.sizes['epoch']} epochs of {given['train_images']:,} images" if "train_images" in given else "",
@@ -100,12 +106,13 @@ def _one(ds: xr.Dataset, *dims: str) -> xr.Dataset:
 
 def _panels(ds: xr.Dataset, across: str) -> tuple[Figure, list[tuple[Axes, xr.Dataset]]]:
     """Figure and its panels, titled by data set and learning rate, each with its store; `across`: columns."""
+    held(ds, "title", "chance", "test_error", "train_error", "activity", dims=("sigma", "seed", "epoch"))
     down = "dataset" if across == "learning_rate" else "learning_rate"
     figure, axes = _canvas(ds.sizes[down], ds.sizes[across], sharex=True, sharey=True)
     panels = []
     for (row, column), ax in np.ndenumerate(axes):
         one = ds.isel({down: row, across: column})
-        ax.set_title(f"{one.title.item()}, η = {one.learning_rate.item():g}", fontsize="medium")
+        ax.set_title(f"{_literally(one.title.item())}, η = {one.learning_rate.item():g}", fontsize="medium")
         panels.append((ax, one))
     return figure, panels
 
@@ -324,7 +331,7 @@ def _by_dataset(ax: Axes, ds: xr.Dataset, found: xr.Dataset, seeds: xr.DataArray
         for place, count in zip(x, one.n.fillna(0).astype(int).values, strict=True):
             under = ax.text(place, 0.01, f"n = {count}", transform=ax.get_xaxis_transform(), ha="center")
             under.set(color=f"C{colour}", fontsize="xx-small")
-    ax.set_xticks(range(len(names)), [textwrap.fill(str(title), 14) for title in ds.title.values])
+    ax.set_xticks(range(len(names)), [textwrap.fill(_literally(title), 14) for title in ds.title.values])
     ax.set_xlim(-0.6, len(names) - 0.4)
     ax.margins(y=0.15)
     ax.set_xlabel("data set")
@@ -358,7 +365,7 @@ def limit_ratios(ds: xr.Dataset, limits: xr.Dataset, ratios: pd.DataFrame | None
         ax.axvline(1, color="0.3", lw=0.8)
         ax.hlines(rows.index, rows.low, rows.high, color="C0", lw=1.6)
         ax.plot(rows.value, rows.index, "o", color="C0", ms=5)
-        ax.set_yticks(rows.index, [textwrap.fill(name, 56) for name in names], fontsize="x-small")
+        ax.set_yticks(rows.index, [textwrap.fill(_literally(name), 56) for name in names], fontsize="x-small")
         shown = rows[["value", "low", "high"]].values.ravel()
         low, high = 0.9 * np.nanmin([0.4, *shown]), 1.1 * np.nanmax([2.5, *shown])
         ax.set(xscale="log", xlabel="ratio of critical limits", xlim=(low, high))
@@ -383,6 +390,6 @@ def sample_images(images: Mapping[str, Sequence | np.ndarray] | xr.DataArray) ->
         for ax, image in zip(row, each, strict=False):
             ax.imshow(image, cmap="gray_r", interpolation="nearest")
         # outside the layout, or a long title widens the first column
-        title = row[0].set_title(f"{name}, {height} × {width} pixels", fontsize="medium", loc="left")
+        title = row[0].set_title(f"{_literally(name)}, {height} × {width} pixels", fontsize="medium", loc="left")
         title.set_in_layout(False)
     return figure

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from . import datasets, ensembles, store
-from .experiments import check_size, holding, progress_bar, settings
+from .experiments import holding, nudge_too_strong, progress_bar, settings
 from .learning import NUDGES, agreement, backpropagated, gradient
 from .networks import DeepResistiveNetwork
 from .parameters import Mechanism, validated
@@ -34,7 +34,6 @@ def look_inside(parameters: Mechanism | Mapping[str, object], path: str | Path) 
         - test_error, train_error, activity … over (epoch[, layer]): training without uncertainty.
     """
     mechanism = parameters if isinstance(parameters, Mechanism) else validated(Mechanism, parameters)
-    check_size(mechanism, mechanism.dataset)
     path = Path(path)
     if (known := holding(path, mechanism)) is not None:
         return known
@@ -45,7 +44,7 @@ def look_inside(parameters: Mechanism | Mapping[str, object], path: str | Path) 
     target = one_hot(y_train[: mechanism.check_images], sizes[-1]).double()
     untrained = DeepResistiveNetwork(sizes, input_gain=mechanism.input_gain, dtype=torch.float64)
     steps = len(mechanism.betas) * len(NUDGES) + mechanism.epochs + 2
-    with progress_bar(total=steps, desc=path.stem) as bar, one_thread():
+    with progress_bar(total=steps, desc=path.stem) as bar, one_thread(), nudge_too_strong():
         relaxation = _relaxation(untrained, x, target, mechanism)
         bar.update()
         reference = backpropagated(untrained, x, target, iterations=mechanism.check_iterations)

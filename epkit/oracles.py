@@ -18,15 +18,16 @@ import numpy as np
 import torch
 import xarray as xr
 from jaxtyping import Bool, Float
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, one_hot
 
 from . import datasets, spice, store
-from .experiments import progress_bar
+from .experiments import nudge_too_strong, progress_bar
+from .inputs import shown
 from .learning import Estimator, agreement, contrast, gradient
 from .networks import DeepResistiveNetwork
-from .parameters import Axis, Count, DatasetName, ParameterError, Positive, Width, validated
+from .parameters import Axis, Count, DatasetName, Positive, Width, check_memory, validated
 from .training import one_thread
 
 Layers = list[Float[Tensor, "batch _n"]]
@@ -191,6 +192,22 @@ class Oracles(BaseModel):
     pool: Count = 4  # pixels a side that make one input
     siemens: Positive = 1e-4  # conductance that W = 1 stands for
 
+    @model_validator(mode="after")
+    def _possible(self) -> Oracles:
+        info = datasets.INFO[self.dataset]
+        if self.images > info.n_train:
+            raise ValueError(f"images = {self.images}: {info.title} allows 1 to {info.n_train}")
+        if any(side % self.pool for side in info.shape):
+            raise ValueError(f"pool = {self.pool}: must divide the images' sides, {info.shape}")
+        if missing := sorted({p.iterations for p in self.networks} - set(self.iterations)):
+            raise ValueError(f"iterations = {shown(self.iterations)}: must contain the networks' own, {missing}")
+        networks = {f"networks.{k}.hidden": p.hidden for k, p in enumerate(self.networks)}
+        if len({tuple(hidden) for hidden in networks.values()}) < len(networks):
+            raise ValueError(f"networks = {shown(self.networks)}: their hidden widths, which name them, must differ")
+        for field, hidden in (networks | {"hidden": self.hidden, "diode_hidden": self.diode_hidden}).items():
+            check_memory(field, hidden, 8 * sum(hidden) ** 2, "equations of the exact steady state")
+        return self
+
 
 class _Batch(NamedTuple):
     x: Float[Tensor, "batch n_0"]
@@ -221,20 +238,13 @@ def oracles(parameters: Oracles | Mapping[str, object], path: str | Path) -> xr.
         ParameterError: before any work. datasets.DataUnavailable. store.StoreError: when the store can't be written.
     """
     study = parameters if isinstance(parameters, Oracles) else validated(Oracles, parameters)
-    info = datasets.INFO[study.dataset]
-    if study.images > info.n_train:
-        raise ParameterError(f"parameters: images = {study.images}: {info.title} allows 1 to {info.n_train}")
-    if any(side % study.pool for side in info.shape):
-        raise ParameterError(f"parameters: pool = {study.pool}: must divide the images' sides, {info.shape}")
-    if missing := sorted({p.iterations for p in study.networks} - set(study.iterations)):
-        raise ParameterError(f"parameters: iterations = {study.iterations}: must contain the networks' own, {missing}")
     path = Path(path)
     if (known := holding(path, study)) is not None:
         return known
     data = datasets.load(study.dataset, train=study.images, test=1)
     batch = _Batch(data.x_train.double(), one_hot(data.y_train, 10).double())
     parts = []
-    with progress_bar(total=len(study.networks) + 2, desc=path.stem) as bar, one_thread():
+    with progress_bar(total=len(study.networks) + 2, desc=path.stem) as bar, one_thread(), nudge_too_strong():
         stopped = []
         for published in study.networks:
             stopped.append(_stopped_early(published, study.iterations, batch))
@@ -246,7 +256,7 @@ def oracles(parameters: Oracles | Mapping[str, object], path: str | Path) -> xr.
         parts.append(_real_diodes(study, batch))
         bar.update()
     everything = xr.merge(parts, join="outer", compat="equals")
-    everything["title"] = (), info.title
+    everything["title"] = (), datasets.INFO[study.dataset].title
     checksums = {study.dataset: datasets.checksum(study.dataset)}
     title = "Relaxation, gradient and diodes against exact solutions"
     store.write(everything.assign_attrs(store.provenance(title, _settings(study), checksums)), path)
@@ -255,7 +265,7 @@ def oracles(parameters: Oracles | Mapping[str, object], path: str | Path) -> xr.
 
 def holding(path: Path, study: Oracles) -> xr.Dataset | None:
     """The store, if it is sound, holds exactly this study, and lacks nothing that could now be computed."""
-    known = store.read_if_sound(path)
+    known = store.read_if_sound(path, store.parameters)
     if known is None or store.parameters(known) != _settings(study):
         return None
     return None if spice.available() and not known["shift"].notnull().any() else known

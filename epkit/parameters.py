@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from difflib import get_close_matches
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictInt, ValidationError, model_validator
+import numpy as np
+import psutil
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict, StrictInt, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
 from . import datasets
+from .inputs import ParameterError, hint, short, shown
 from .learning import Estimator
 from .uncertainty import Averaging
-
-
-class ParameterError(ValueError):
-    """Parameters that make no experiment: one line for each fault, with its place, field, value and what is allowed."""
 
 
 def _distinct(values: list) -> list:
@@ -25,7 +26,7 @@ def _distinct(values: list) -> list:
 
 def _known(name: str) -> str:
     if name not in datasets.INFO:
-        raise ValueError(f"allowed are {', '.join(datasets.INFO)}")
+        raise ValueError(f"no such data set; {hint(name, datasets.INFO)}")
     return name
 
 
@@ -35,11 +36,17 @@ def _even(width: int) -> int:
     return width
 
 
+MOST_LINES = 20  # of faults: who mixed up two lists need not read a line for each entry
+MANY = 1_000_000  # more of anything is a slip of the keyboard
 Axis = AfterValidator(_distinct)
-Count = Annotated[StrictInt, Field(ge=1)]
-Width = Annotated[StrictInt, Field(ge=2), AfterValidator(_even)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Count = Annotated[StrictInt, Field(ge=1, le=MANY)]
+Width = Annotated[StrictInt, Field(ge=2, le=MANY), AfterValidator(_even)]
+# Strict, for `true` and texts are no numbers; no larger than float32 can square.
+Number = Annotated[float, Strict(), Field(allow_inf_nan=False, le=1e18)]
+Positive = Annotated[Number, Field(gt=0)]
+Share = Annotated[Number, Field(gt=0, lt=1)]
 DatasetName = Annotated[str, AfterValidator(_known)]
+FileName = Annotated[str, Field(pattern=r"^[0-9A-Za-z][0-9A-Za-z._-]{0,99}$")]  # part of one
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -62,30 +69,52 @@ class Network(BaseModel):
     train_images: Count = 8000  # what KMNIST's t10k split holds; the same for every data set
     test_images: Count = 2000
     validation_images: Count | None = None  # training images set apart, on which choices are made; None: no such error
-    decay: Annotated[float, Field(gt=0, le=1)] = 0.99  # of the learning rate, each epoch
-    bias_rate: Annotated[float, Field(ge=0)] = 1.0
+    decay: Annotated[Number, Field(gt=0, le=1)] = 0.99  # of the learning rate, each epoch
+    bias_rate: Annotated[Number, Field(ge=0)] = 1.0
     dtype: Literal["float32", "float64"] = "float32"
     # Records an epoch, each with a look at response, signal-to-noise and conductances; None records the error alone.
     looks: Count | None = None
     # Learning rate of each layer at eta = 1; None takes `relative_rates`, the rates that suit an untrained network.
     rates: list[Positive] | None = None
 
-    @model_validator(mode="after")
-    def _one_rate_a_layer(self) -> Network:
+    def _check(self, names: Sequence[str], members: int) -> None:
+        """ValueError where fields exclude one another, or ask for more than the data sets or the machine have."""
         if self.rates is not None and len(self.rates) != len(self.hidden) + 1:
-            raise ValueError(f"rates = {self.rates}: {len(self.hidden) + 1} are needed, one for each layer of weights")
-        return self
+            raise ValueError(
+                f"rates = {shown(self.rates)}: {len(self.hidden) + 1} are needed, one for each layer of weights"
+            )
+        for info in (datasets.INFO[name] for name in names):
+            for field, most in (("train_images", info.n_train), ("test_images", info.n_test)):
+                if (wanted := getattr(self, field)) > most:
+                    raise ValueError(f"{field} = {wanted}: {info.title} allows 1 to {most}")
+            sizes = (2 * math.prod(info.shape), *self.hidden, 10)
+            conductances = members * sum(n * m for n, m in pairwise(sizes))
+            check_memory("hidden", self.hidden, conductances * (8 if self.dtype == "float64" else 4), "conductances")
+            if self.train_images + (held_back := self.validation_images or 0) > info.n_train:
+                left = f"{info.n_train - self.train_images}, beside train_images = {self.train_images}"
+                raise ValueError(f"validation_images = {held_back}: {info.title} allows up to {left}")
+        if self.batch_size > self.train_images:
+            raise ValueError(f"batch_size = {self.batch_size}: allowed are 1 to train_images")
 
 
 class Sweep(Network):
     """A grid of training runs: the lists are its axes."""
 
     dataset: Annotated[list[DatasetName], Field(min_length=1), Axis]
-    sigma: Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=1), Axis]  # volts, of one read-out
+    sigma: Annotated[list[Annotated[Number, Field(ge=0)]], Field(min_length=1), Axis]  # volts, of one read-out
     samples: Annotated[list[Count], Field(min_length=1), Axis] = [1]
     averaging: Annotated[list[Averaging], Field(min_length=1), Axis] = ["shortcut"]
     learning_rate: Annotated[list[Positive], Field(min_length=1), Axis] = [0.02]  # eta of `relative_rates`
     seeds: Count = 3  # seeds 0 … seeds - 1
+
+    @model_validator(mode="after")
+    def _possible(self) -> Sweep:
+        self._check(self.dataset, len(self.sigma) * len(self.learning_rate))
+        runs = self.seeds * math.prod(
+            len(axis) for axis in (self.dataset, self.sigma, self.samples, self.averaging, self.learning_rate)
+        )
+        check_memory("seeds", self.seeds, runs * self.epochs * len(self.hidden) * 16, f"results of {runs:,} runs")
+        return self
 
 
 class Comparison(BaseModel):
@@ -93,20 +122,21 @@ class Comparison(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    networks: Annotated[dict[str, Sweep], Field(min_length=1)]
+    networks: Annotated[dict[FileName, Sweep], Field(min_length=1)]
 
 
 class Published(Comparison):
     """Notebook 00: networks of the literature, and what was reported of them."""
 
-    reported_error: dict[str, Annotated[float, Field(gt=0, lt=1)]]
+    reported_error: dict[str, Share]
     reported_epochs: dict[str, Count]
 
     @model_validator(mode="after")
     def _reported_of_each(self) -> Published:
         for field in ("reported_error", "reported_epochs"):
             if set(getattr(self, field)) != set(self.networks):
-                raise ValueError(f"{field} must have an entry for each of networks: {', '.join(self.networks)}")
+                names = short(", ".join(self.networks))
+                raise ValueError(f"{field} = {shown(getattr(self, field))}: must have an entry for each of {names}")
         return self
 
 
@@ -119,21 +149,61 @@ class Mechanism(Network):
     check_images: Count = 8  # of the gradient check
     check_iterations: Count = 100  # the distance to the steady state shrinks about fivefold in each
 
+    @model_validator(mode="after")
+    def _possible(self) -> Mechanism:
+        self._check([self.dataset], 1)
+        if self.check_images > self.train_images:
+            raise ValueError(f"check_images = {self.check_images}: allowed are 1 to train_images")
+        return self
 
-def validated(model: type[Model], values: Mapping[str, object], place: str = "parameters") -> Model:
+
+def check_memory(field: str, value: object, needed: float, what: str) -> None:
+    """ValueError where the least that an experiment must hold is more than the memory of this machine."""
+    if needed > (there := psutil.virtual_memory().total):
+        sizes = f"{needed / 1e9:,.0f} GB, this machine has {there / 1e9:,.0f} GB"
+        raise ValueError(f"{field} = {shown(value)}: the {what} alone take {sizes} of memory")
+
+
+def validated(model: type[Model], values: object, place: str = "parameters") -> Model:
     """`values` as a `model`; ParameterError names place, field, value and what is allowed, one line a fault."""
+    if not isinstance(values, Mapping):
+        raise ParameterError(f"{place}: must hold names and values, is {shown(values)}")
     try:
-        return model.model_validate(dict(values))
+        return model.model_validate(_plain(values))
     except ValidationError as error:
-        lines = []
-        for fault in error.errors():
-            field = ".".join(str(part) for part in fault["loc"])
-            if fault["type"] == "extra_forbidden":
-                near = get_close_matches(field, model.model_fields, 1)
-                hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(model.model_fields)}"
-                lines.append(f"{place}: {field}: no such parameter; {hint}")
-            elif fault["type"] == "missing":
-                lines.append(f"{place}: {field}: is missing")
-            else:
-                lines.append(f"{place}: {field} = {fault['input']!r}: {fault['msg'].removeprefix('Value error, ')}")
+        faults = error.errors(include_url=False)
+        lines = [f"{place}: {_fault(model, fault)}" for fault in faults[:MOST_LINES]]
+        if len(faults) > MOST_LINES:
+            lines.append(f"{place}: and {len(faults) - MOST_LINES} more")
         raise ParameterError("\n".join(lines)) from None
+
+
+def _plain(values: object) -> object:
+    """numpy's arrays and numbers as Python's, wherever they are; iterators as what they are called."""
+    match values:
+        case np.ndarray() | np.generic():
+            return values.tolist()
+        case Mapping():
+            return {name: _plain(value) for name, value in values.items()}
+        case list() | tuple():
+            return [_plain(value) for value in values]
+        case Iterator():  # may never end
+            return shown(values)
+    return values
+
+
+def _fault(model: type[BaseModel], fault: ErrorDetails) -> str:
+    """`field = value: what is allowed`."""
+    field = short(".".join(map(str, fault["loc"])), 60)
+    if fault["type"] == "extra_forbidden":
+        nested = model.model_json_schema().get("$defs", {}).values()
+        inner = dict.fromkeys(name for each in nested for name in each["properties"])
+        return (
+            f"{field}: no such parameter; {hint(fault['loc'][-1], inner if fault['loc'][1:] else model.model_fields)}"
+        )
+    if fault["type"] == "missing":
+        return f"{field}: is missing"
+    allowed = short(fault["msg"].removeprefix("Value error, "))
+    if fault["type"] == "value_error" and isinstance(fault["input"], Mapping):  # of several fields; it says of which
+        return f"{field}.{allowed}" if fault["loc"] else allowed
+    return f"{field} = {shown(fault['input'])}: {allowed}"

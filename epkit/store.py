@@ -9,12 +9,14 @@ import os
 import platform
 import subprocess
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 
 import pandas as pd
 import xarray as xr
+
+from .inputs import short
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 PAPER = "Peters and Talatchian, Harnessing uncertainty when learning through Equilibrium Propagation, arXiv:2503.22810"
@@ -63,19 +65,24 @@ def write(dataset: xr.Dataset, path: Path, *, compress: bool = True) -> None:
 def read(path: Path) -> xr.Dataset:
     """The whole store in memory, its file closed; StoreError if it is no readable netCDF."""
     try:
-        return xr.load_dataset(path, engine="h5netcdf")
+        # a store holds no dates, and what decodes them stumbles over foreign ones; HDF5 may lack netCDF's dimensions
+        return xr.load_dataset(path, engine="h5netcdf", decode_times=False, phony_dims="access")
     except FileNotFoundError:
         raise StoreError(f"{path}: no such store; `make figures` computes it") from None
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise StoreError(f"{path}: not a readable netCDF store ({error})") from error
+    except Exception as error:  # what libraries stumble over in a damaged or a foreign file is theirs to choose
+        raise StoreError(f"{path}: not a readable netCDF store ({short(error, 100)})") from error
 
 
-def read_if_sound(path: Path) -> xr.Dataset | None:
-    """The store, or None if there is none. A damaged one is moved aside, with a warning, never used or deleted."""
+def read_if_sound(path: Path, check: Callable[[xr.Dataset], object] = len) -> xr.Dataset | None:
+    """The store, or None if there is none. A damaged one is moved aside, with a warning, never used or deleted.
+
+    So is one that `check`, which raises StoreError, does not take for a store of epkit.
+    """
     if not path.exists():
         return None
     try:
-        return read(path)
+        check(dataset := read(path))
+        return dataset
     except StoreError as error:
         aside = path.with_name(path.name + ".damaged")
         os.replace(path, aside)
@@ -83,9 +90,22 @@ def read_if_sound(path: Path) -> xr.Dataset | None:
         return None
 
 
-def parameters(dataset: xr.Dataset) -> dict:
-    """The parameters that made a store."""
-    return json.loads(dataset.attrs["parameters"])
+def parameters(dataset: xr.Dataset, *needed: str) -> dict:
+    """The parameters that made a store; StoreError if it records none, or lacks one that is needed."""
+    try:
+        recorded = json.loads(dataset.attrs["parameters"])
+    except (KeyError, TypeError, ValueError, RecursionError):
+        recorded = None
+    if not isinstance(recorded, dict):
+        raise StoreError(f"{place(dataset)}: not a store of epkit, lacks the attribute `parameters`, a JSON object")
+    if missing := [name for name in needed if name not in recorded]:
+        raise StoreError(f"{place(dataset)}: its attribute `parameters` lacks {', '.join(missing)}")
+    return recorded
+
+
+def place(dataset: xr.Dataset) -> str:
+    """The file that a Dataset was read from."""
+    return str(dataset.encoding.get("source", "this Dataset"))
 
 
 def provenance(title: str, settings: Mapping[str, object], checksums: Mapping[str, str]) -> dict[str, str]:
@@ -106,7 +126,8 @@ def provenance(title: str, settings: Mapping[str, object], checksums: Mapping[st
 def origin(dataset: xr.Dataset) -> pd.DataFrame:
     """Where a store's numbers come from, as a table to show in a notebook."""
     facts = {
-        name: dataset.attrs[name] for name in ("source", "packages", "machine", "data_sha256", "parameters_sha256")
+        name: dataset.attrs.get(name, "not recorded")
+        for name in ("source", "packages", "machine", "data_sha256", "parameters_sha256")
     }
     if "run" in dataset:
         minutes = float(dataset.wall_time.sum()) / 60
