@@ -1,7 +1,9 @@
 """For all tests: shapes are checked at run time, no absent data set goes unnoticed."""
 
+import counts
 import pytest
 import torch
+from counts import counted  # noqa: F401  # a fixture
 from jaxtyping import install_import_hook
 
 # The tests' tensors are small: threads would only wait for one another, the more so on a busy machine.
@@ -34,3 +36,4 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             terminalreporter.section(f"not run: tests {what}")
         for test in missed:
             terminalreporter.line(f"{test.nodeid}\n    {test.longrepr[2].removeprefix('Skipped: ')}")
+    counts.report(terminalreporter)

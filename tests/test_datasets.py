@@ -97,7 +97,7 @@ def test_a_subset_begins_the_larger_one_and_is_balanced(n: int):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"name": "nist"}, "unknown data set 'nist'; there are mnist, fashion_mnist"),
+        ({"name": "nist"}, r"unknown data set 'nist'; did you mean mnist\?"),
         ({"name": "digits", "train": 1401}, "digits: train=1401 images; allowed are 1 to 1400"),
         ({"name": "digits", "test": 0}, "digits: test=0 images; allowed are 1 to 397"),
         ({"name": "mnist", "train": -1}, "mnist: train=-1 images; allowed are 1 to 60000"),

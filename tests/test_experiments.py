@@ -173,7 +173,7 @@ def test_equal_data_make_equal_files(tmp_path):
         ({"sigma": 3}, "sigma = 3: Input should be a valid list"),
         ({"samples": [0]}, "samples.0 = 0: Input should be greater than or equal to 1"),
         ({"samples": [True]}, "samples.0 = True: Input should be a valid integer"),
-        ({"dataset": ["mnits"]}, "dataset.0 = 'mnits': allowed are mnist"),
+        ({"dataset": ["mnits"]}, "dataset.0 = 'mnits': no such data set; did you mean mnist?"),
         ({"averaging": ["none"]}, "averaging.0 = 'none': Input should be 'shortcut' or 'explicit'"),
         ({"hidden": [12, 13]}, "hidden.1 = 13: hidden widths must be even"),
         ({"epochs": "many"}, "epochs = 'many': Input should be a valid integer"),

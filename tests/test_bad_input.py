@@ -1,0 +1,617 @@
+"""Bad input: always one line naming place, field, value and what is allowed; no traceback, nothing written.
+
+The corpus holds files broken in one way each; hypothesis breaks valid ones in many.
+"""
+
+import itertools
+import json
+import os
+import re
+import subprocess
+import warnings
+from decimal import Decimal
+from pathlib import Path
+
+import h5py
+import matplotlib.pyplot as plt
+import nbformat
+import numpy as np
+import papermill
+import pytest
+import synthetic
+import torch
+import xarray as xr
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from test_experiments import TINY
+
+import epkit
+from epkit import analysis, claims, ensembles, execute, experiments, figures, inputs, oracles, store
+from epkit.inputs import ParameterError
+from epkit.parameters import Mechanism, Published, Sweep, validated
+
+ROOT = Path(__file__).parents[1]
+CORPUS = Path(__file__).parent / "corpus"
+MODELS = {
+    "00_published_networks": Published,
+    "01_equilibrium_propagation": Mechanism,
+    "02_critical_limit": Sweep,
+    "06_oracles": oracles.Oracles,
+}
+SMOKE = {name: yaml.safe_load((ROOT / "params" / "smoke" / f"{name}.yaml").read_text()) for name in MODELS}
+fuzzed = settings(
+    deadline=None, derandomize=True, database=None, max_examples=100,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)  # fmt: skip
+
+
+def check_lines(message, place):
+    """Each line begins with the place and is short, and there are not too many."""
+    lines = message.splitlines()
+    assert 1 <= len(lines) <= 21
+    for line in lines:
+        assert re.match(rf"{re.escape(place)}(: .|, )", line), line
+        assert len(line) <= 300, line
+        assert line.isprintable(), line
+        assert "Traceback" not in line
+
+
+@pytest.fixture
+def mine(tmp_path, monkeypatch):
+    """The folder of a profile `mine` without any file yet; results would go beside it."""
+    folder = tmp_path / "params" / "mine"
+    folder.mkdir(parents=True)
+    monkeypatch.setattr(execute, "PARAMS", folder.parent)
+    monkeypatch.setenv("EPKIT_RESULTS", str(tmp_path / "results"))
+    return folder
+
+
+def refused(mine, capsys):
+    """What `make figures PROFILE=mine` says; that it fails, and writes nothing."""
+    before = sorted(mine.parents[1].rglob("*"))
+    assert execute.main(["figures", "--profile", "mine"]) == 1
+    assert sorted(mine.parents[1].rglob("*")) == before
+    printed = capsys.readouterr()
+    assert not printed.out
+    return printed.err
+
+
+ACCEPTED = {
+    "bom": {"dataset": ["mnist"], "sigma": [0.0, 0.001]},
+    "exponent_without_dot": {"dataset": ["mnist"], "sigma": [0, 1e-5, 1e-3]},
+    "json": {"dataset": ["mnist"], "sigma": [0.0, 0.001]},
+    "windows": {"dataset": ["mnist"], "sigma": [0.0, 0.001]},
+}
+REFUSED = {
+    "alias": "not valid YAML, line 1: anchors, aliases and tags (&, *, !) are not allowed",
+    "alias_bomb": "not valid YAML, line 1: anchors, aliases and tags",
+    "boolean_for_count": "seeds = 'yes': Input should be a valid integer",
+    "boolean_for_number": "beta = True: Input should be a valid number",
+    "comment_only": "must hold `name: value` lines, holds NoneType",
+    "control": "not valid YAML: unacceptable character #x001b",
+    "date_for_number": "beta = '2024-01-01': Input should be a valid number",
+    "duplicate_key": "not valid YAML, line 3: 'sigma' is given more than once",
+    "duplicate_quoted_key": "not valid YAML, line 3: 'sigma' is given more than once",
+    "empty": "must hold `name: value` lines, holds NoneType",
+    "giant_integer": "seeds = ",
+    "html": "not valid YAML, line 2: mapping values are not allowed here",
+    "infinity": "sigma.1 = inf: Input should be a finite number",
+    "key_is_list": "not valid YAML, line 3: found unhashable key",
+    "key_is_number": "1: no such parameter; there are dataset",
+    "latin1": "not UTF-8 text (byte 5)",
+    "list": "must hold `name: value` lines, holds list",
+    "mapping_for_list": "sigma = {'a': 0.1}: Input should be a valid list",
+    "merge_conflict": "not valid YAML, line 3: could not find expected ':'",
+    "merge_key": "<<: no such parameter; there are dataset",
+    "misspelt": "sgima: no such parameter; did you mean sigma?",
+    "nan": "sigma.0 = nan: Input should be a finite number",
+    "negative": "sigma.0 = -0.1: Input should be greater than or equal to 0",
+    "nested": "not valid YAML: nested too deeply",
+    "norway": "dataset.0 = 'no': no such data set; there are mnist",
+    "nul": "not valid YAML: unacceptable character #x0000",
+    "null": "beta = None: Input should be a valid number",
+    "octal": "seeds = '010': Input should be a valid integer",
+    "out_of_range": "batch_size = 0: Input should be greater than or equal to 1",
+    "profile_inside": "profile: no such parameter; there are dataset",
+    "python_object": "not valid YAML, line 1: anchors, aliases and tags",
+    "python_tuple": "not valid YAML, line 2: anchors, aliases and tags",
+    "scalar": "must hold `name: value` lines, holds str",
+    "sexagesimal": "seeds = '1:30': Input should be a valid integer",
+    "tab": "not valid YAML, line 3: found character '\\t' that cannot start any token",
+    "text_for_list": "dataset = 'mnist': Input should be a valid list",
+    "text_for_number": "beta = 'much': Input should be a valid number",
+    "too_large_network": "hidden = [1000000, 1000000]: the conductances alone take",
+    "too_many_images": "train_images = 60001: MNIST allows 1 to 60000",
+    "two_documents": "not valid YAML, line 3: but found another document",
+    "unclosed": "not valid YAML, line 3: expected ',' or ']', but got '<stream end>'",
+    "underscores": "train_images = '1_000': Input should be a valid integer",
+    "unknown_data_set": "dataset.0 = 'mnits': no such data set; did you mean mnist?",
+    "utf16": "not UTF-8 text (byte 1)",
+}
+PLACE = "params/mine/02_critical_limit.yaml"
+
+
+def test_the_whole_corpus_is_tried():
+    assert {path.stem for path in (CORPUS / "parameters").iterdir()} == set(ACCEPTED) | set(REFUSED)
+    assert {path.stem for path in (CORPUS / "notebooks").iterdir()} == set(NOTEBOOKS)
+
+
+@pytest.mark.parametrize(("name", "message"), REFUSED.items(), ids=REFUSED)
+def test_a_broken_parameter_file_is_refused(mine, capsys, counted, name, message):
+    (mine / "02_critical_limit.yaml").write_bytes((CORPUS / "parameters" / f"{name}.yaml").read_bytes())
+    said = refused(mine, capsys)
+    check_lines(said, PLACE)
+    assert said.startswith(f"{PLACE}: {message}")
+    assert not Path("owned").exists()
+    counted("corpus: parameter files", "refused")
+
+
+@pytest.mark.parametrize(("name", "values"), ACCEPTED.items(), ids=ACCEPTED)
+def test_an_unusual_parameter_file_means_what_it_says(mine, counted, name, values):
+    (mine / "02_critical_limit.yaml").write_bytes((CORPUS / "parameters" / f"{name}.yaml").read_bytes())
+    found = execute.planned("mine")["02_critical_limit"]
+    assert found == found | values
+    assert found["learning_rate"] == [0.02, 0.05, 0.1]  # the notebook's own
+    counted("corpus: parameter files", "accepted")
+
+
+def test_files_that_no_notebook_reads_are_refused(mine, capsys):
+    assert refused(mine, capsys) == "params/mine: holds no parameter file, must hold <notebook>.yaml\n"
+    for name in ("02_critical_limt.yaml", "02_critical_limit.yml"):
+        (mine / name).write_text("dataset: [digits]")
+        said = refused(mine, capsys)
+        check_lines(said, f"params/mine/{name}")
+        assert "did you mean 02_critical_limit.yaml?" in said
+        (mine / name).unlink()
+    (mine / "02_critical_limit.yaml").mkdir()
+    assert refused(mine, capsys) == f"{PLACE}: cannot be read (Is a directory)\n"
+    (mine / "02_critical_limit.yaml").rmdir()
+    (mine / "02_critical_limit.yaml").write_bytes(b"#" * (inputs.LARGEST + 1))
+    assert "is larger than 1,048,576 bytes" in refused(mine, capsys)
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "mine/", "/", "min", "x" * 5000, "mine\0"])
+def test_a_profile_is_one_of_those_there_are(mine, capsys, counted, name):
+    (mine / "02_critical_limit.yaml").write_text("dataset: [mnist]\nsigma: [0.0]\n")
+    for arguments in (["--profile", name], ["--profile", "mine", "--fallback", name or "none"]):
+        assert execute.main(["figures", *arguments]) == 1
+        said = capsys.readouterr().err
+        assert re.fullmatch(r"PROFILE = .*: no such profile; (did you mean|there are) mine\??\n", said), said
+        counted("command line: profiles", "refused")
+
+
+NOTEBOOKS = {
+    "call": "its parameters cell must hold `name = literal` lines (not one: import os)",
+    "cells_are_text": "not a readable notebook",
+    "derived": "its parameters cell must hold `name = literal` lines (",
+    "empty": "not a readable notebook (Notebook does not appear to be JSON",
+    "list": "not a readable notebook",
+    "magic": "its parameters cell must hold `name = literal` lines (invalid syntax",
+    "no_cells": "not a readable notebook (The notebook is invalid and is missing an expected key: cells",
+    "no_parameters": "has 0 cells tagged `parameters`, must have one",
+    "not_json": "not a readable notebook (Notebook does not appear to be JSON",
+    "syntax": "its parameters cell must hold `name = literal` lines (invalid syntax",
+    "truncated": "not a readable notebook (Notebook does not appear to be JSON",
+    "two_parameters": "has 2 cells tagged `parameters`, must have one",
+    "wrong_format": "not a readable notebook (",
+}
+
+
+@pytest.mark.parametrize(("name", "message"), NOTEBOOKS.items(), ids=NOTEBOOKS)
+def test_a_broken_notebook_is_refused(mine, monkeypatch, capsys, counted, name, message):
+    folder = mine.parents[1] / "notebooks"
+    folder.mkdir()
+    (folder / "02_critical_limit.ipynb").write_bytes((CORPUS / "notebooks" / f"{name}.ipynb").read_bytes())
+    monkeypatch.setattr(execute, "NOTEBOOKS", folder)
+    (mine / "02_critical_limit.yaml").write_text("dataset: [mnist]\nsigma: [0.0]\n")
+    said = refused(mine, capsys)
+    check_lines(said, "notebooks/02_critical_limit.ipynb")
+    assert said.startswith(f"notebooks/02_critical_limit.ipynb: {message}")
+    assert not Path("owned").exists()
+    counted("corpus: notebooks", "refused")
+
+
+VALID = b"dataset: [mnist]\nsigma: [0.0, 1.0e-3]\nhidden: [12, 12]\nseeds: 2\nbeta: 0.1\naveraging: [shortcut]\n"
+
+
+@fuzzed
+@given(data=st.data())
+def test_parameter_files_with_some_bytes_changed(mine, counted, data):
+    text = bytearray(VALID)
+    special = st.sampled_from([*b"\t\n :[]{}&*!|>'\"#%@`,?-.~0\x00\xff"])
+    for _ in range(data.draw(st.integers(1, 6))):
+        begin = data.draw(st.integers(0, len(text)))
+        length = data.draw(st.integers(0, 8))
+        text[begin : begin + length] = bytes(data.draw(st.lists(special | st.integers(0, 255), max_size=4)))
+    (mine / "02_critical_limit.yaml").write_bytes(text)
+    try:
+        execute.planned("mine")
+        counted("fuzzed: parameter files", "accepted")
+    except ParameterError as error:
+        check_lines(str(error), PLACE)
+        counted("fuzzed: parameter files", "refused")
+
+
+numbers = st.one_of(
+    st.integers(), st.floats(), st.integers(-2, 5), st.sampled_from([10**9, 10**400, -0.0, 5e-324, 1e308])
+)
+scalars = st.one_of(
+    st.none(), st.booleans(), numbers, st.text(max_size=50), st.binary(max_size=5), st.complex_numbers(), st.decimals(),
+    st.fractions(), st.dates(), st.sampled_from(["1e-5", "digits", "mnits", "x" * 10**5, "a\nb", "\x1b[31m"]),
+    numbers.filter(lambda n: abs(n) < 1e18).map(np.float32), st.integers(-5, 5).map(np.int64),
+    st.sampled_from([torch.tensor(2), torch.tensor([1.0, 2.0]), torch.empty(3, device="meta"), object, len, ...]),
+    st.builds(np.arange, st.integers(0, 5)), st.builds(np.linspace, st.just(0), st.floats(0, 1), st.integers(0, 5)),
+    st.builds(itertools.count), st.builds(np.array, st.just(["a", None, 1.0]), st.just(object)),
+)  # fmt: skip
+values = st.recursive(
+    scalars, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=3), max_leaves=6
+)
+
+
+def mutated(data, whole):
+    """`whole` with one entry of it, however deep, dropped, renamed by a letter, added, doubled or replaced."""
+    if isinstance(whole, dict) and whole and not data.draw(st.sampled_from([False, True]) if whole else st.just(False)):
+        key = data.draw(st.sampled_from(sorted(whole)))
+        rest = {k: v for k, v in whole.items() if k != key}
+        match data.draw(st.sampled_from(["drop", "rename", "add", "inside", "replace"])):
+            case "drop":
+                return rest
+            case "rename":
+                at = data.draw(st.integers(0, len(key) - 1))
+                return rest | {key[:at] + data.draw(st.characters()) + key[at + 1 :]: whole[key]}
+            case "add":
+                return whole | {data.draw(st.text(max_size=200) | st.integers() | st.none()): data.draw(values)}
+            case "replace":
+                return rest | {key: data.draw(values)}
+        return rest | {key: mutated(data, whole[key])}
+    if isinstance(whole, list) and whole:
+        at = data.draw(st.integers(0, len(whole) - 1))
+        if data.draw(st.booleans()):
+            return [*whole[: at + 1], *whole[at:]]
+        return [*whole[:at], mutated(data, whole[at]), *whole[at + 1 :]]
+    return data.draw(values)
+
+
+@pytest.mark.parametrize("name", MODELS)
+@fuzzed
+@given(data=st.data())
+def test_fuzzed_parameters_are_valid_or_refused(counted, name, data):
+    model = MODELS[name]
+    changed = mutated(data, SMOKE[name])
+    try:
+        found = validated(model, changed, PLACE)
+    except ParameterError as error:
+        check_lines(str(error), PLACE)
+        for line in str(error).splitlines():
+            assert re.match(rf"{PLACE}: (\S.*( = .+)?: .+|must hold names and values, is .+|and \d+ more)", line), line
+        counted(f"fuzzed: {model.__name__}", "refused")
+    else:
+        json.dumps(found.model_dump(mode="json"))
+        counted(f"fuzzed: {model.__name__}", "accepted")
+
+
+def test_a_refused_call_writes_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(ensembles, "trained", lambda *_: pytest.fail("trained"))
+    sweep, mechanism, study = TINY, SMOKE["01_equilibrium_propagation"], SMOKE["06_oracles"]
+    for function, good in ((epkit.run, sweep), (epkit.look_inside, mechanism), (oracles.oracles, study)):
+        for change in ({"dataset": None}, {"sgima": 1}, {"hidden": [10**9]}, {"hidden": [10**6] * 3}, {"beta": object}):
+            with pytest.raises(ParameterError) as caught:
+                function(good | change, tmp_path / "store.nc")
+            check_lines(str(caught.value), "parameters")
+        for nothing in (None, [], "dataset", 3):
+            with pytest.raises(ParameterError, match="parameters: must hold names and values, is "):
+                function(nothing, tmp_path / "store.nc")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"seeds": 10**6, "sigma": [*range(1000)], "epochs": 10**5},
+            "seeds = 1000000: the results of 1,000,000,000 runs alone take ",
+        ),
+        ({"hidden": [10**6] * 2}, "hidden = [1000000, 1000000]: the conductances alone take 8,00"),
+        ({"seeds": 10**5000}, "seeds = int of very many digits: Input should be less than or equal to 1000000"),
+        ({"seeds": 10**9}, "seeds = 1000000000: Input should be less than or equal to 1000000"),
+        ({"sigma": itertools.count()}, "sigma = 'count(0)': Input should be a valid list"),
+        ({"beta": Decimal("1")}, None),
+        ({"beta": "0.1"}, "beta = '0.1': Input should be a valid number"),
+        ({"beta": True}, "beta = True: Input should be a valid number"),
+        ({"sigma": np.array([0.1, 0.0])}, None),
+        ({"seeds": np.int64(1), "hidden": list(np.array([4, 4]))}, None),
+        ({"dataset": ["x"] * 100}, "dataset.0 = 'x': no such data set"),
+    ],
+)
+def test_python_objects_mean_the_obvious_or_are_refused(change, message):
+    if message is None:
+        assert {name: getattr(validated(Sweep, TINY | change), name) for name in change} == {
+            name: sorted(value) if np.ndim(value) else float(value) for name, value in change.items()
+        }
+    else:
+        with pytest.raises(ParameterError) as caught:
+            validated(Sweep, TINY | change)
+        assert str(caught.value).startswith(f"parameters: {message}")
+        check_lines(str(caught.value), "parameters")
+
+
+def test_rules_of_several_fields_and_nested_names_say_where():
+    published = SMOKE["00_published_networks"]
+    first = next(iter(published["networks"]))
+    for change, message in (
+        ({"sgima": [0.1]}, f"networks.{first}.sgima: no such parameter; did you mean sigma?"),
+        ({"rates": [0.1]}, f"networks.{first}.rates = [0.1]: 2 are needed, one for each layer of weights"),
+        ({"batch_size": 201}, f"networks.{first}.batch_size = 201: allowed are 1 to train_images"),
+    ):
+        networks = published["networks"] | {first: published["networks"][first] | change}
+        with pytest.raises(ParameterError) as caught:
+            validated(Published, published | {"networks": networks})
+        assert str(caught.value) == f"parameters: {message}"
+    for name in ("../../escaped", "/root", "", "a/b", "$x$"):  # it becomes part of a file's name
+        with pytest.raises(ParameterError, match="String should match pattern"):
+            validated(Published, {**published, "networks": {name: published["networks"][first]}})
+
+
+def test_a_nudge_that_is_too_strong_for_the_network_is_a_wrong_parameter(tmp_path):
+    with pytest.raises(ParameterError, match=r"parameters: beta: smaller ones are allowed \(beta = -100\.0"):
+        epkit.run(TINY | {"beta": 100.0}, tmp_path / "sweep.nc")
+    assert not list(tmp_path.glob("*.nc")) + list(tmp_path.glob("*.parts"))
+
+
+# Stores.
+
+
+def hdf5(write):
+    def made(path):
+        with h5py.File(path, "w") as file:
+            write(file)
+
+    return made
+
+
+def netcdf(**attributes):
+    def made(path):
+        xr.Dataset({"a": ("x", [1.0])}, attrs=attributes).to_netcdf(path, engine="h5netcdf")
+
+    return made
+
+
+def variable(values, **attributes):
+    return hdf5(lambda file: file.create_dataset("x", data=values).attrs.update(attributes))
+
+
+PICKLE = np.void(b"\x80\x04cos\nsystem\n(S'touch owned'\ntR.")
+FOREIGN = {
+    "empty": lambda path: path.write_bytes(b""),
+    "text": lambda path: path.write_text("dataset,sigma\n"),
+    "HTML": lambda path: path.write_text("<!DOCTYPE html><script>alert(1)</script>"),
+    "pickle": lambda path: path.write_bytes(PICKLE.tobytes()),
+    "a folder": lambda path: path.mkdir(),
+    "HDF5's signature and nothing more": lambda path: path.write_bytes(b"\x89HDF\r\n\x1a\n"),
+    "HDF5 without dimensions": variable([1.0, 2.0]),
+    "HDF5 compound": variable(np.zeros(2, [("a", "f4"), ("b", "i4")])),
+    "HDF5 opaque": variable(PICKLE),
+    "HDF5 reference": hdf5(lambda file: file.create_dataset("x", data=[file.ref], dtype=h5py.ref_dtype)),
+    "HDF5 link to itself": hdf5(lambda file: file.__setitem__("x", h5py.SoftLink("/x"))),
+    "HDF5 link to another file": hdf5(lambda file: file.__setitem__("x", h5py.ExternalLink("other.nc", "/y"))),
+    "HDF5 of 80 TB": hdf5(lambda file: file.create_dataset("x", (10**13,), "f8", chunks=(10**6,))),
+    "dates that are none": variable([1.0], units="days since lunch"),
+    "a scale that is a text": variable([1.0], scale_factor="large"),
+    "no attributes": netcdf(),
+    "parameters not JSON": netcdf(parameters="dataset: [digits]"),
+    "parameters a list": netcdf(parameters="[1, 2]"),
+    "parameters a number": netcdf(parameters=3),
+    "parameters an array": netcdf(parameters=np.arange(3)),
+    "parameters nested": netcdf(parameters="[" * 100_000),
+    "parameters a pickle": hdf5(lambda file: file.attrs.update(parameters=PICKLE)),
+    "parameters empty": hdf5(lambda file: file.attrs.update(parameters=h5py.Empty("f"))),
+    "parameters not UTF-8": hdf5(lambda file: file.attrs.create("parameters", np.bytes_(b"\xff\xfe"))),
+}
+
+
+@pytest.mark.parametrize(("name", "make"), FOREIGN.items(), ids=FOREIGN)
+def test_a_foreign_store_is_set_aside_and_kept(tmp_path, monkeypatch, counted, name, make):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "sweep.nc"
+    make(path)
+    sweep = validated(Sweep, TINY)
+    with pytest.warns(UserWarning, match=r"sweep\.nc: not a .*; moved to sweep\.nc\.damaged") as caught:
+        assert experiments.holding(path, sweep) is None
+    assert len(caught) == 1
+    check_lines(str(caught[0].message), str(path))
+    assert [p.name for p in tmp_path.iterdir()] == ["sweep.nc.damaged"]
+    counted("stores", "set aside")
+
+
+def test_a_sweep_beside_foreign_files_leaves_them_alone(tmp_path):
+    made = {name: tmp_path / f"{k}.nc" for k, name in enumerate(FOREIGN) if name != "HDF5 of 80 TB"}
+    for name, path in made.items():
+        FOREIGN[name](path)
+    ensemble = xr.Dataset({"run": ("member", ["a", "b"]), "temperature": ("member", [1.0, 2.0])})
+    ensemble.to_netcdf(tmp_path / "climate.nc", engine="h5netcdf")
+    before = sorted(tmp_path.iterdir())
+    ds = epkit.run(TINY | {"seeds": 1, "epochs": 1}, tmp_path / "sweep.nc")
+    assert ds.test_error.notnull().all()
+    assert sorted(tmp_path.iterdir()) == sorted([*before, tmp_path / "sweep.nc", tmp_path / "sweep.lock"])
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    path = tmp_path_factory.mktemp("whole") / "sweep.nc"
+    epkit.run(TINY | {"seeds": 1, "epochs": 1}, path)
+    return path
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # h5netcdf closes what it never opened
+@settings(fuzzed, max_examples=40)
+@given(data=st.data())
+def test_a_store_with_some_bytes_changed_or_cut_off(whole, tmp_path, counted, data):
+    content = bytearray(whole.read_bytes())
+    if data.draw(st.booleans()):
+        content = content[: data.draw(st.integers(0, len(content) - 1))]
+    else:
+        places = st.integers(0, len(content) - 1) | st.integers(0, 3000)
+        for place in data.draw(st.lists(places, min_size=1, max_size=9)):
+            content[place] = data.draw(st.integers(0, 255))
+    path = tmp_path / "fuzzed.nc"
+    path.write_bytes(content)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        try:
+            store.parameters(store.read(path))
+            counted("fuzzed: stores", "readable")
+        except store.StoreError as error:
+            check_lines(str(error), str(path))
+            counted("fuzzed: stores", "refused")
+
+
+JUDGES = (claims.claim_limit, claims.claim_scaling, claims.claim_datasets, claims.claim_benefit, claims.claim_optimum)
+DRAWN = (figures.training_curves, figures.unit_activity)
+
+
+@pytest.mark.parametrize("lacks", ["test_error", "diverged", "chance", "title", "sigma", "seed", "epoch", "parameters"])
+def test_judging_a_foreign_dataset_names_all_that_it_lacks(counted, lacks):
+    ds = synthetic.store(datasets=("mnist", "fashion_mnist"), samples=(1, 4, 16))
+    match lacks:
+        case "sigma" | "seed" | "epoch":
+            ds = ds.isel({lacks: 0}, drop=True)
+        case "parameters":
+            ds.attrs.clear()
+        case _:
+            ds = ds.drop_vars(lacks)
+    for judge in JUDGES:
+        with pytest.raises(store.StoreError, match=f"this Dataset: .*lacks .*{lacks}"):
+            judge(ds)
+        counted("foreign Datasets", "refused")
+    with pytest.raises(store.StoreError, match=r"lacks variable test_error, .*dimension sigma"):
+        analysis.final_error(xr.Dataset())
+    if lacks in ("test_error", "title", "sigma"):
+        ds = ds.isel(samples=[0])
+        for draw in DRAWN:
+            with pytest.raises(store.StoreError, match=f"lacks .*{lacks}"):
+                draw(ds)
+
+
+# A store from another person is data.
+
+HOSTILE = [
+    "<script>alert(1)</script>",
+    r"$\frac{",
+    "$x$ and $",
+    "100 % \\ _ ^ {",
+    "a\nb",
+    "<img src=x onerror=alert(1)>",
+]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_texts_of_a_store_are_shown_and_never_run(text):
+    ds = synthetic.store(datasets=("mnist", "fashion_mnist"), seeds=2)
+    ds["title"] = "dataset", [text, "FashionMNIST"]
+    ds = ds.assign_attrs(
+        source=text, machine=text, parameters=json.dumps(store.parameters(ds) | {"sizes": {"a": [text]}})
+    )
+    shown = epkit.origin(ds)._repr_html_() + claims.claim_datasets(ds)._repr_html_() + claims.coverage(ds)._repr_html_()
+    assert "<script" not in shown
+    assert "<img" not in shown
+    limits = analysis.critical_limit(analysis.final_error(ds), ds.chance)
+    for figure in (
+        figures.error_over_sigma(ds, limits),
+        figures.limit_ratios(ds, limits, claims.claim_datasets(ds)),
+        figures.sample_images({text: np.zeros((1, 2, 2))}),
+    ):
+        figure.canvas.draw()
+        plt.close(figure)
+
+
+def test_nothing_unpickles_or_evaluates():
+    sources = {
+        path: path.read_text(encoding="utf-8")
+        for folder in ("epkit", "benchmarks")
+        for path in (ROOT / folder).glob("*.py")
+    }
+    for path in (ROOT / "notebooks").glob("*.ipynb"):
+        cells = nbformat.read(path, as_version=4).cells
+        sources[path] = "\n".join(cell.source for cell in cells if cell.cell_type == "code")
+    forbidden = "|".join([
+        r"\b(pickle|dill|joblib|marshal|shelve)\b", r"(?<![\w.])(eval|exec|compile|__import__)\(", "torch\\.load",
+        "allow_pickle", r"yaml\.(unsafe_load|full_load|Loader|UnsafeLoader|FullLoader)\b", "os\\.system", "shell=True",
+    ])  # fmt: skip
+    assert len(sources) > 20
+    assert not [(path.name, match[0]) for path, text in sources.items() for match in re.finditer(forbidden, text)]
+
+
+# Misspelt names.
+
+
+def test_the_injected_cell_is_compared_with_the_notebooks_own():
+    own, injected = "sigma = [0.0]\nseeds = 4\n", "# Parameters\nsigma = [0.1]\n"
+    for cells in ([""], ["", own, "import epkit"], ["", own, injected, "import epkit"]):
+        inputs.refuse_misspelt(cells)
+    with pytest.raises(ParameterError) as caught:
+        inputs.refuse_misspelt(["", own, injected + 'sgima = float("nan")\nx = 1\n', "import epkit"])
+    assert str(caught.value).splitlines() == [
+        "parameters: sgima: no such parameter; did you mean sigma?",
+        "parameters: x: no such parameter; there are sigma, seeds",
+    ]
+    assert caught.value._render_traceback_() == [f"ParameterError: {caught.value}"]
+
+
+def test_every_notebook_refuses_misspelt_parameters():
+    for path in (ROOT / "notebooks").glob("*.ipynb"):
+        cells = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+        assert "epkit.refuse_misspelt(In)\n" in cells[1].source
+
+
+def test_papermill_with_a_misspelt_parameter_fails_with_the_nearest_name(tmp_path, monkeypatch, counted):
+    monkeypatch.setenv("EPKIT_RESULTS", str(tmp_path / "results"))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    source = ROOT / "notebooks" / "02_critical_limit.ipynb"
+    with pytest.raises(papermill.PapermillExecutionError) as caught:
+        papermill.execute_notebook(
+            source, tmp_path / "out.ipynb", {"sgima": 0.1}, kernel_name="python3", progress_bar=False
+        )
+    assert str(caught.value).rstrip().splitlines()[-2:] == [
+        'Exception encountered at "In [3]":',
+        "ParameterError: parameters: sgima: no such parameter; did you mean sigma?",
+    ]
+    assert [path.name for path in tmp_path.iterdir()] == ["out.ipynb"]
+    counted("misspelt: papermill", "refused")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["PROFIL=quick"], "PROFIL: no such variable; did you mean PROFILE?"),
+        (["SCHEDULR=dask"], "SCHEDULR: no such variable; did you mean SCHEDULER?"),
+        (["profile=quick"], "profile: no such variable; did you mean PROFILE?"),
+        (["XYZ=a b", "PROFILE=smoke"], "XYZ: no such variable; there are VENV PROFILE"),
+        (["PROFIL=1", "PYTHON=/nonexistent"], "PROFIL: no such variable; there are VENV PROFILE"),
+        (["PROFILE=smoke", "VENV=venv", "PYTHON=python3", "SETS=digits", "EPKIT_OFFLINE=1", "CXX=c++"], None),
+    ],
+)
+def test_make_refuses_variables_that_it_does_not_know(counted, arguments, message):
+    environment = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MAKELEVEL", "MAKEOVERRIDES")}
+    done = subprocess.run(
+        ["make", "help", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode == 0) == (message is None)
+    assert message is None or message in done.stderr
+    counted("misspelt: make", "accepted" if message is None else "refused")
+
+
+@pytest.mark.parametrize(
+    ("main", "arguments", "message"),
+    [
+        (execute.main, ["figurs"], "did you mean figures?"),
+        (execute.main, ["figures", "--porfile", "smoke"], "'--porfile': no such option; did you mean --profile?"),
+        (epkit.datasets.main, ["mnits"], "unknown data set 'mnits'; did you mean mnist?"),
+        (epkit.datasets.main, ["--chekc"], "'--chekc': no such option; did you mean --check?"),
+    ],
+)
+def test_a_misspelt_command_line_names_the_nearest(capsys, counted, main, arguments, message):
+    with pytest.raises(SystemExit, match="2"):
+        main(arguments)
+    assert capsys.readouterr().err.rstrip().endswith(message)
+    counted("misspelt: command line", "refused")
