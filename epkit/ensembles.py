@@ -15,23 +15,12 @@ from torch import Tensor
 
 from . import datasets, store
 from .networks import DeepResistiveNetwork
-from .parameters import Network, Sweep
+from .parameters import Network, Point, Sweep, layer_sizes
 from .training import State, relative_rates, train
-from .uncertainty import Averaging, GaussianReadout
+from .uncertainty import GaussianReadout
 
 # Seconds after which the state of an unfinished ensemble is worth a file: at most a minute is computed again.
 KEEP_EVERY = 45.0
-
-
-class Point(NamedTuple):
-    """One run's place on the grid; the field names are the store's dimensions."""
-
-    dataset: str
-    learning_rate: float
-    averaging: Averaging
-    samples: int
-    sigma: float
-    seed: int
 
 
 class Images(NamedTuple):
@@ -54,11 +43,6 @@ def data(network: Network, name: str) -> Images:
 def _loaded(name: str, train_images: int, test_images: int) -> datasets.Split:
     """A data set, loaded and verified once in a process."""
     return datasets.load(name, train=train_images, test=test_images)
-
-
-def layer_sizes(network: Network, name: str) -> tuple[int, ...]:
-    rows, columns = datasets.INFO[name].shape
-    return (rows * columns, *network.hidden, 10)
 
 
 def layer_rates(network: Network, name: str, device: str) -> list[float]:

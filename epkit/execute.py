@@ -24,11 +24,11 @@ import papermill
 import xarray as xr
 import yaml
 
-from . import claims, datasets, oracles, store
+from . import claims, files, store
 from .experiments import holding
-from .parameters import Comparison, Mechanism, ParameterError, Published, Sweep, validated
+from .parameters import Comparison, Mechanism, Oracles, ParameterError, Published, Sweep, validated
 
-Experiment = Sweep | Mechanism | oracles.Oracles
+Experiment = Sweep | Mechanism | Oracles
 DRAWN_AT_ONCE = 4  # notebooks, where none has anything to compute
 COMMITTED = ("quick", "study", "paper")  # profiles whose stores are
 NOTEBOOKS, PARAMS = store.CHECKOUT / "notebooks", store.CHECKOUT / "params"
@@ -64,7 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
             (store.results("") / "SHA256SUMS").write_text(manifest(), encoding="utf-8")
             return 0
         return figures(options.profile, options.fallback, options.fresh)
-    except (ParameterError, store.StoreError, datasets.DataUnavailable) as error:
+    except (ParameterError, store.StoreError, files.DataUnavailable) as error:
         print(error, file=sys.stderr)
         return 1
     except papermill.PapermillExecutionError as error:
@@ -84,8 +84,8 @@ def figures(profile: str, fallback: str | None = None, fresh: bool = False) -> i
     needed = [e.dataset for e in _lacking(work, None if fallback or fresh else folder)]
     try:
         for data_set in sorted({d for names in needed for d in ([names] if isinstance(names, str) else names)}):
-            datasets.fetch(data_set)
-    except datasets.DataUnavailable as error:
+            files.fetch(data_set)
+    except files.DataUnavailable as error:
         if fallback is None:
             raise
         note = (
@@ -230,7 +230,7 @@ def results_table(profile: str) -> str:
 def _experiments(name: str, given: dict, place: str = "parameters") -> dict[str, Experiment]:
     """A notebook's validated experiments, by the file name of each one's store; ParameterError for impossible ones."""
     models: dict[str, type[Experiment | Comparison]] = {
-        "00": Published, "01": Mechanism, "06": oracles.Oracles, "08": Comparison, "09": Comparison,
+        "00": Published, "01": Mechanism, "06": Oracles, "08": Comparison, "09": Comparison,
     }  # fmt: skip
     asked = validated(models.get(name[:2], Sweep), given, place)
     if isinstance(asked, Comparison):
@@ -240,13 +240,8 @@ def _experiments(name: str, given: dict, place: str = "parameters") -> dict[str,
 
 def _lacking(work: dict[str, dict], folder: Path | None) -> list[Experiment]:
     """The experiments of these notebooks whose stores `folder` does not hold; without a folder all of them."""
-
-    def held(path: Path, wanted: Experiment) -> bool:
-        known = oracles.holding(path, wanted) if isinstance(wanted, oracles.Oracles) else holding(path, wanted)
-        return known is not None
-
     experiments = [pair for name, given in work.items() for pair in _experiments(name, given).items()]
-    return [wanted for file, wanted in experiments if folder is None or not held(folder / file, wanted)]
+    return [wanted for file, wanted in experiments if folder is None or holding(folder / file, wanted) is None]
 
 
 def _inputs(source: Path, given: dict, folder: Path) -> str:

@@ -4,6 +4,8 @@ A sweep is the grid of its list-valued parameters. Each point of the grid is a r
 its numbers depend on; only the runs that neither the store nor an earlier, interrupted attempt holds are computed.
 Runs that share data set, seed and read-outs are trained together as the members of one ensemble (a group), on the same
 batches and the same standard-normal numbers.
+
+What trains them is imported when something has to be trained: torch takes longer than to read a store.
 """
 
 from __future__ import annotations
@@ -16,15 +18,18 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import xarray as xr
 from filelock import FileLock, Timeout
 from tqdm import auto, std
 
-from . import datasets, ensembles, store
-from .ensembles import Point
-from .parameters import Mechanism, Network, ParameterError, Sweep, validated
+from . import files, spice, store
+from .parameters import Mechanism, Network, Oracles, ParameterError, Point, Sweep, layer_sizes, validated
+
+if TYPE_CHECKING:
+    from . import ensembles
 
 # Part of every run's hash: raise it when the same parameters must give other numbers than before.
 RESULTS_VERSION = 1
@@ -80,6 +85,8 @@ def run(parameters: Sweep | Mapping[str, object], path: str | Path, *, device: s
     if (known := holding(path, sweep)) is not None:
         return known
 
+    from . import ensembles
+
     ids = _run_ids(sweep)
     points = list(ids)
     with _only_one_computing(path):
@@ -117,25 +124,25 @@ def _axis(sweep: Sweep, name: str) -> list:
     return list(range(sweep.seeds)) if name == "seed" else getattr(sweep, name)
 
 
-def settings(network: Sweep | Mechanism) -> dict[str, object]:
+def settings(network: Sweep | Mechanism | Oracles) -> dict[str, object]:
     """The parameters as a store records them, with the layer sizes that they amount to."""
     names = network.dataset if isinstance(network.dataset, list) else [network.dataset]
     return network.model_dump(mode="json", exclude_none=True) | {
-        "sizes": {name: list(ensembles.layer_sizes(network, name)) for name in names}
+        "sizes": {name: list(layer_sizes(network, name)) for name in names}
     }
 
 
 def _run_ids(sweep: Sweep) -> dict[Point, str]:
     """Every run of the grid with the hash of all that its numbers depend on: parameters, data, and their meaning."""
     shared = sweep.model_dump(include=set(Network.model_fields), exclude_none=True) | {"version": RESULTS_VERSION}
-    data = {name: datasets.checksum(name) for name in sweep.dataset}
+    data = {name: files.checksum(name) for name in sweep.dataset}
     points = [Point(*p) for p in itertools.product(*(_axis(sweep, axis) for axis in Point._fields))]
     facts = [shared | point._asdict() | {"data": data[point.dataset]} for point in points]
     return {p: store.digest(json.dumps(f, sort_keys=True))[:20] for p, f in zip(points, facts, strict=True)}
 
 
 def check_size(network: Network, name: str) -> None:
-    info = datasets.INFO[name]
+    info = files.INFO[name]
     held_back = network.validation_images or 0
     if network.train_images <= info.n_train < network.train_images + held_back:
         most = info.n_train - network.train_images
@@ -150,12 +157,14 @@ def check_size(network: Network, name: str) -> None:
         raise ParameterError(f"parameters: batch_size = {network.batch_size}: allowed are 1 to train_images")
 
 
-def holding(path: Path, parameters: Sweep | Mechanism) -> xr.Dataset | None:
-    """The store, if it is sound and holds exactly this experiment; else None."""
+def holding(path: Path, parameters: Sweep | Mechanism | Oracles) -> xr.Dataset | None:
+    """The store, if it is sound, holds exactly this experiment and lacks nothing that could now be computed."""
     known = store.read_if_sound(path)
     if known is None or store.parameters(known) != settings(parameters):
         return None
     if isinstance(parameters, Sweep) and list(known["run"].values.flat) != list(_run_ids(parameters).values()):
+        return None
+    if isinstance(parameters, Oracles) and spice.available() and not known["shift"].notnull().any():
         return None
     return known
 
@@ -209,6 +218,8 @@ def _merged(
     rates: Mapping[str, list[float]],
 ) -> xr.Dataset:
     """The store: the runs, in the order of the grid, as one labelled Dataset."""
+    from . import ensembles
+
     axes = {axis: _axis(sweep, axis) for axis in Point._fields}
     shape = [len(values) for values in axes.values()]
     flat = xr.concat(runs, "member", join="exact")
@@ -227,13 +238,13 @@ def _merged(
     data = {name: ensembles.data(sweep, name) for name in sweep.dataset}
     commonest = [np.bincount(data[name].test[1]).max() / sweep.test_images for name in sweep.dataset]
     grid["chance"] = "dataset", 1 - np.array(commonest), ATTRIBUTES["chance"]
-    grid["title"] = "dataset", [datasets.INFO[name].title for name in sweep.dataset]
+    grid["title"] = "dataset", [files.INFO[name].title for name in sweep.dataset]
     samples = [_one_of_each_class(name, data[name]) for name in sweep.dataset]
     grid["image"] = xr.concat(samples, "dataset", join="outer")
     grid["sigma"].attrs = {"units": "V", "long_name": "read-out uncertainty (standard deviation of one read-out)"}
     grid["samples"].attrs = {"units": "1", "long_name": "read-outs averaged, N"}
     grid["learning_rate"].attrs = {"units": "1", "long_name": "relative learning rate, eta"}
-    checksums = {name: datasets.checksum(name) for name in sweep.dataset}
+    checksums = {name: files.checksum(name) for name in sweep.dataset}
     title = "Error of networks trained by Equilibrium Propagation under read-out uncertainty"
     return grid.assign_attrs(store.provenance(title, settings(sweep), checksums))
 
@@ -242,6 +253,6 @@ def _one_of_each_class(name: str, data: ensembles.Images) -> xr.DataArray:
     """The first training image of each class, for a figure that needs no data set."""
     x, y = data.train
     first = [int((y == label).nonzero()[0]) for label in range(10)]
-    images = x[first].unflatten(1, datasets.INFO[name].shape).numpy()
+    images = x[first].unflatten(1, files.INFO[name].shape).numpy()
     coords = {axis: np.arange(n) for axis, n in zip(("class_number", "row", "column"), images.shape, strict=True)}
     return xr.DataArray(images, coords, name="image", attrs=ATTRIBUTES["image"])

@@ -16,7 +16,7 @@ from . import datasets, ensembles, store
 from .experiments import check_size, holding, progress_bar, settings
 from .learning import NUDGES, agreement, backpropagated, gradient
 from .networks import DeepResistiveNetwork
-from .parameters import Mechanism, validated
+from .parameters import Mechanism, layer_sizes, validated
 from .training import one_thread, train
 
 
@@ -40,7 +40,7 @@ def look_inside(parameters: Mechanism | Mapping[str, object], path: str | Path) 
         return known
     data = ensembles.data(mechanism, mechanism.dataset)
     x_train, y_train = data.train
-    sizes = ensembles.layer_sizes(mechanism, mechanism.dataset)
+    sizes = layer_sizes(mechanism, mechanism.dataset)
     x = x_train[: mechanism.check_images].double()
     target = one_hot(y_train[: mechanism.check_images], sizes[-1]).double()
     untrained = DeepResistiveNetwork(sizes, input_gain=mechanism.input_gain, dtype=torch.float64)

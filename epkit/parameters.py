@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from difflib import get_close_matches
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal, NamedTuple, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictInt, ValidationError, model_validator
 
-from . import datasets
-from .learning import Estimator
-from .uncertainty import Averaging
+from .choices import Averaging, Estimator
+from .files import INFO
 
 
 class ParameterError(ValueError):
@@ -24,8 +23,8 @@ def _distinct(values: list) -> list:
 
 
 def _known(name: str) -> str:
-    if name not in datasets.INFO:
-        raise ValueError(f"allowed are {', '.join(datasets.INFO)}")
+    if name not in INFO:
+        raise ValueError(f"allowed are {', '.join(INFO)}")
     return name
 
 
@@ -118,6 +117,57 @@ class Mechanism(Network):
     betas: Annotated[list[Positive], Field(min_length=2), Axis]  # of the gradient check, S
     check_images: Count = 8  # of the gradient check
     check_iterations: Count = 100  # the distance to the steady state shrinks about fivefold in each
+
+
+class Solved(BaseModel):
+    """A published network, with its settings, that notebook 06 compares with exact solutions."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    hidden: list[Width]
+    input_gain: Positive
+    beta: Positive
+    iterations: Count
+
+
+class Oracles(BaseModel):
+    """Notebook 06: the physics against exact solutions, and real diodes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    dataset: DatasetName
+    images: Count = 8  # of every mean
+    networks: Annotated[list[Solved], Field(min_length=1)]
+    iterations: Annotated[list[Count], Field(min_length=2), Axis]  # of each phase, to stop after
+    # the network whose error over beta is shown
+    hidden: list[Width] = [128, 128, 128]
+    input_gain: Positive = 1100.0
+    betas: Annotated[list[Positive], Field(min_length=2), Axis]
+    check_iterations: Count = 100
+    # real diodes
+    diode: Literal["1N4148"] = "1N4148"
+    scales: Annotated[list[Positive], Field(min_length=1), Axis]  # of its forward voltage
+    diode_hidden: list[Width] = [16, 16]
+    diode_gain: Positive = 100.0
+    diode_beta: Positive = 0.01  # so small that what is left is the diodes' doing
+    pool: Count = 4  # pixels a side that make one input
+    siemens: Positive = 1e-4  # conductance that W = 1 stands for
+
+
+class Point(NamedTuple):
+    """One run's place on the grid; the field names are the store's dimensions."""
+
+    dataset: str
+    learning_rate: float
+    averaging: Averaging
+    samples: int
+    sigma: float
+    seed: int
+
+
+def layer_sizes(network: Network | Oracles, name: str) -> tuple[int, ...]:
+    rows, columns = INFO[name].shape
+    return (rows * columns, *network.hidden, 10)
 
 
 def validated(model: type[Model], values: Mapping[str, object], place: str = "parameters") -> Model:
