@@ -57,6 +57,7 @@ validate: $(INSTALLED)  ## re-execute the committed notebooks and compare what t
 
 bench: $(INSTALLED)  ## time the engine (4 minutes on a quiet machine): table, store, figure, README's table
 	$(PY) benchmarks/engine.py --readme $(BENCH)
+	$(PY) benchmarks/spine.py --readme $(BENCH)
 
 lab: $(INSTALLED)  ## open the notebooks in JupyterLab
 	$(PY) -m jupyter lab --notebook-dir=. notebooks

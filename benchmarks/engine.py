@@ -301,7 +301,7 @@ def main() -> None:
     print(report.table(ds))
     print(f"{folder / 'engine.nc'}, {figure}")
     if options.readme:
-        report.renew(store.CHECKOUT / "README.md", ds)
+        report.renew(store.CHECKOUT / "README.md", report.MARKS, report.table(ds))
 
 
 if __name__ == "__main__":

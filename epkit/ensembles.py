@@ -16,7 +16,7 @@ from torch import Tensor
 from . import datasets, store
 from .networks import DeepResistiveNetwork
 from .parameters import Network, Point, Sweep, layer_sizes
-from .training import State, relative_rates, train
+from .training import State, one_thread, relative_rates, train
 from .uncertainty import GaussianReadout
 
 # Seconds after which the state of an unfinished ensemble is worth a file: at most a minute is computed again.
@@ -49,17 +49,16 @@ def layer_rates(network: Network, name: str, device: str) -> list[float]:
     """Learning rate of each layer at eta = 1."""
     if network.rates is not None:
         return torch.tensor(network.rates).tolist()
-    x, y = data(network, name).train
-    return relative_rates(
-        layer_sizes(network, name),
-        x,
-        y,
-        input_gain=network.input_gain,
-        beta=network.beta,
-        iterations=network.iterations,
-        batch_size=network.batch_size,
-        device=device,
-    ).tolist()
+    with one_thread():
+        return relative_rates(
+            layer_sizes(network, name),
+            *data(network, name).train,
+            input_gain=network.input_gain,
+            beta=network.beta,
+            iterations=network.iterations,
+            batch_size=network.batch_size,
+            device=device,
+        ).tolist()
 
 
 def images_a_run(network: Network) -> int:

@@ -157,7 +157,7 @@ def execute(source: Path, target: Path, parameters: dict, inputs: Callable[[], s
             notebook = papermill.execute_notebook(
                 str(source), str(notebook_path), parameters, kernel_name="python3", cwd=str(store.CHECKOUT),
                 progress_bar=False, stderr_file=sys.stderr, start_timeout=120,
-                extra_arguments=["--IPKernelApp.log_level=ERROR"],  # it would warn of TCP, which is meant
+                extra_arguments=["--IPKernelApp.log_level=CRITICAL"],  # not that it uses TCP, nor that it is shut down
             )  # fmt: skip
         except papermill.PapermillExecutionError:
             os.replace(notebook_path, target.with_suffix(".failed.ipynb"))

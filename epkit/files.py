@@ -77,14 +77,14 @@ INFO: dict[str, Info] = {
 def fetch(name: str, root: str | Path | None = None) -> dict[str, str]:
     """Puts a set's verified files into `root` and says where each came from. Raises DataUnavailable."""
     info = known(name)
-    return {file: _ensure(info, _folder(info, data_folder(root)) / file) for file in info.files}
+    return {file: _ensure(info, raw_folder(info, data_folder(root)) / file) for file in info.files}
 
 
 def available(name: str, root: str | Path | None = None) -> str | None:
     """None if `load` needs no network, else which file is missing. Cheap: looks at names, not contents."""
     info = known(name)
     for file in info.files:
-        target = _folder(info, data_folder(root)) / file
+        target = raw_folder(info, data_folder(root)) / file
         if not any(path.exists() for path in (target, *_copies(info, target))):
             where = f"the mirror {_mirror()}" if _mirror() else "a mirror (EPKIT_DATA_MIRROR is not set)"
             return f"{info.source}/raw/{file} is neither in {data_folder(root)} nor in {where}"
@@ -131,7 +131,8 @@ def _mirror() -> Path | None:
     return Path(folder) if folder else None
 
 
-def _folder(info: Info, root: Path) -> Path:
+def raw_folder(info: Info, root: Path) -> Path:
+    """Where a set's files lie in a folder laid out like torchvision's."""
     return root / str(info.source) / "raw"
 
 
@@ -139,7 +140,7 @@ def _copies(info: Info, target: Path) -> dict[Path, str]:
     """Where a copy of a file may lie on this machine, best first, and how to call that place."""
     copies = {target.with_name(f"{target.name}.gz"): "data folder"}
     if mirror := _mirror():
-        copies |= {_folder(info, mirror) / f"{target.name}{suffix}": "mirror" for suffix in ("", ".gz")}
+        copies |= {raw_folder(info, mirror) / f"{target.name}{suffix}": "mirror" for suffix in ("", ".gz")}
     return copies
 
 
@@ -149,7 +150,7 @@ def _ensure(info: Info, target: Path) -> str:
     if _verified(info, target):
         return "data folder"
     try:
-        if (mirror := _mirror()) and target.parent.resolve() == _folder(info, mirror).resolve():
+        if (mirror := _mirror()) and target.parent.resolve() == raw_folder(info, mirror).resolve():
             raise OSError(f"{mirror} is the mirror, never written to: EPKIT_DATA must be another folder")
         target.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(target.parent / ".lock")

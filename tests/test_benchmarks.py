@@ -75,7 +75,7 @@ def test_readme_shows_the_store(tmp_path):
     readme = store.CHECKOUT / "README.md"
     copy = tmp_path / "README.md"
     copy.write_text(readme.read_text(encoding="utf-8"), encoding="utf-8")
-    report.renew(copy, ds)
+    report.renew(copy, report.MARKS, report.table(ds))
     assert copy.read_text(encoding="utf-8") == readme.read_text(encoding="utf-8")
     assert float(ds.memory.sel(work=engine.label(engine.LARGEST))) < 2e9
     assert float(ds.heavy_memory) < 1.5e9
