@@ -4,9 +4,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .experiments import run
+    from .experiments import look_inside, run
     from .learning import gradient
-    from .mechanism import look_inside
     from .networks import DeepResistiveNetwork
     from .parameters import ParameterError
     from .store import origin, results
@@ -20,7 +19,7 @@ _HOMES = {
     "ParameterError": "parameters",
     "evaluate": "training",
     "gradient": "learning",
-    "look_inside": "mechanism",
+    "look_inside": "experiments",
     "origin": "store",
     "results": "store",
     "run": "experiments",

@@ -110,7 +110,7 @@ def figures(profile: str, fallback: str | None = None, fresh: bool = False) -> i
         for name in work:
             bring_up_to_date(name)
     else:  # threads of one process, which never gives one port to two kernels
-        with ThreadPoolExecutor(min(DRAWN_AT_ONCE, os.cpu_count() or 1)) as pool:
+        with ThreadPoolExecutor(DRAWN_AT_ONCE) as pool:
             list(pool.map(bring_up_to_date, work))
     print(summary(profile, note, time.monotonic() - started))
     return 0

@@ -1,4 +1,4 @@
-"""The memoised sweep: from validated parameters to a store.
+"""From validated parameters to a store: the memoised sweep, and the entry to notebook 01's look at one network.
 
 A sweep is the grid of its list-valued parameters. Each point of the grid is a run, named by a hash of everything that
 its numbers depend on; only the runs that neither the store nor an earlier, interrupted attempt holds are computed.
@@ -118,6 +118,29 @@ def run(parameters: Sweep | Mapping[str, object], path: str | Path, *, device: s
         store.write(merged, path)
         shutil.rmtree(parts)
     return store.read(path)
+
+
+def look_inside(parameters: Mechanism | Mapping[str, object], path: str | Path) -> xr.Dataset:
+    """One network looked at closely: how it relaxes, whether its EP gradient is the true one, and that it learns.
+
+    Read from the store at `path` where it holds just these parameters, else computed in well under a minute.
+
+    Returns:
+        Dataset with
+        - distance (phase, iteration, layer): rms distance to the steady state (V) of the free phase and of both nudged
+          phases, mean over the checked images; `output` (phase, iteration, unit): output voltages for the first image;
+        - cosine and relative_error (estimator, nudge, layer): EP estimate after `check_iterations` against autograd
+          through the relaxation, in float64;
+        - test_error, train_error, activity … over (epoch[, layer]): training without uncertainty.
+    """
+    mechanism = parameters if isinstance(parameters, Mechanism) else validated(Mechanism, parameters)
+    check_size(mechanism, mechanism.dataset)
+    path = Path(path)
+    if (known := holding(path, mechanism)) is not None:
+        return known
+    from .mechanism import looked_at
+
+    return looked_at(mechanism, path)
 
 
 def _axis(sweep: Sweep, name: str) -> list:
