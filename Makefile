@@ -2,7 +2,7 @@
 
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help env figures recompute notebooks test bench lab data validate lint lock clean
+.PHONY: help env figures recompute notebooks test bench schedule lab data validate lint lock clean
 
 # what may be given on the command line is what has a default here, and EPKIT_…
 VENV ?= .venv
@@ -67,8 +67,12 @@ test: $(INSTALLED)  ## unit tests, every notebook at profile smoke, and `validat
 validate: $(INSTALLED)  ## re-execute the committed notebooks and compare what they print
 	$(PY) -m pytest $(NBVAL) notebooks
 
-bench: $(INSTALLED)  ## time the engine (4 minutes on a quiet machine): table, store, figure, README's table
+bench: $(INSTALLED)  ## time the engine and what surrounds it (10 minutes on a quiet machine): tables, stores, figure
 	$(PY) benchmarks/engine.py --readme $(BENCH)
+	$(PY) benchmarks/spine.py --readme $(BENCH)
+
+schedule: $(INSTALLED)  ## measure and simulate how a large study splits into jobs: table, store, figure
+	$(PY) benchmarks/schedule.py --docs $(SCHEDULE)
 
 lab: $(INSTALLED)  ## open the notebooks in JupyterLab
 	$(PY) -m jupyter lab --notebook-dir=. notebooks

@@ -176,8 +176,13 @@ def alone(work: Work, steps: int, tested: int = 0) -> tuple[float, float]:
     x, y = images(60_000)
     count = steps * work.batch
     speed = count * work.members / trainer(work, "native", x, y, tested)(count)
+    return peak(), speed
+
+
+def peak() -> float:
+    """Peak memory of this process (bytes)."""
     # kilobytes, but bytes on macOS
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024), speed
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def in_child(*arguments: Any) -> tuple[float, float]:
@@ -301,7 +306,7 @@ def main() -> None:
     print(report.table(ds))
     print(f"{folder / 'engine.nc'}, {figure}")
     if options.readme:
-        report.renew(store.CHECKOUT / "README.md", ds)
+        report.renew(store.CHECKOUT / "README.md", report.MARKS, report.table(ds))
 
 
 if __name__ == "__main__":

@@ -66,11 +66,11 @@ Training samples a second, times members, read-out noise included, medians of {d
 """
 
 
-def renew(readme: Path, ds: xr.Dataset) -> None:
-    """Put the table between the two marks in a Markdown file."""
-    before, rest = readme.read_text(encoding="utf-8").split(MARKS[0])
-    _, after = rest.split(MARKS[1])
-    readme.write_text(f"{before}{MARKS[0]}\n{table(ds)}{MARKS[1]}{after}", encoding="utf-8")
+def renew(path: Path, marks: tuple[str, str], text: str) -> None:
+    """Put a text between two marks in a Markdown file."""
+    before, rest = path.read_text(encoding="utf-8").split(marks[0])
+    _, after = rest.split(marks[1])
+    path.write_text(f"{before}{marks[0]}\n{text}{marks[1]}{after}", encoding="utf-8")
 
 
 def figure(ds: xr.Dataset) -> Figure:

@@ -1,14 +1,31 @@
 """Equilibrium Propagation under uncertainty: networks, learning, read-out noise, and the study built on them."""
 
-from .experiments import run
-from .inputs import ParameterError, refuse_misspelt
-from .learning import gradient
-from .mechanism import look_inside
-from .networks import DeepResistiveNetwork
-from .store import origin, results
-from .training import evaluate, train
-from .uncertainty import GaussianReadout
+from importlib import import_module
+from typing import TYPE_CHECKING
 
+if TYPE_CHECKING:
+    from .experiments import look_inside, run
+    from .inputs import ParameterError, refuse_misspelt
+    from .learning import gradient
+    from .networks import DeepResistiveNetwork
+    from .store import origin, results
+    from .training import evaluate, train
+    from .uncertainty import GaussianReadout
+
+# Where each name comes from: imported when first asked for, since what only draws from a store can do without torch.
+_HOMES = {
+    "DeepResistiveNetwork": "networks",
+    "GaussianReadout": "uncertainty",
+    "ParameterError": "inputs",
+    "evaluate": "training",
+    "gradient": "learning",
+    "look_inside": "experiments",
+    "origin": "store",
+    "refuse_misspelt": "inputs",
+    "results": "store",
+    "run": "experiments",
+    "train": "training",
+}
 __all__ = [
     "DeepResistiveNetwork",
     "GaussianReadout",
@@ -22,3 +39,14 @@ __all__ = [
     "run",
     "train",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = found = getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return __all__

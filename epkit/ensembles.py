@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -14,24 +15,14 @@ import xarray as xr
 from torch import Tensor
 
 from . import datasets, store
+from .inputs import ParameterError, short
 from .networks import DeepResistiveNetwork
-from .parameters import Network, Sweep
-from .training import State, relative_rates, train
-from .uncertainty import Averaging, GaussianReadout
+from .parameters import Network, Point, Sweep, layer_sizes
+from .training import State, one_thread, relative_rates, train
+from .uncertainty import GaussianReadout
 
 # Seconds after which the state of an unfinished ensemble is worth a file: at most a minute is computed again.
 KEEP_EVERY = 45.0
-
-
-class Point(NamedTuple):
-    """One run's place on the grid; the field names are the store's dimensions."""
-
-    dataset: str
-    learning_rate: float
-    averaging: Averaging
-    samples: int
-    sigma: float
-    seed: int
 
 
 class Images(NamedTuple):
@@ -56,26 +47,29 @@ def _loaded(name: str, train_images: int, test_images: int) -> datasets.Split:
     return datasets.load(name, train=train_images, test=test_images)
 
 
-def layer_sizes(network: Network, name: str) -> tuple[int, ...]:
-    rows, columns = datasets.INFO[name].shape
-    return (rows * columns, *network.hidden, 10)
-
-
 def layer_rates(network: Network, name: str, device: str) -> list[float]:
     """Learning rate of each layer at eta = 1."""
     if network.rates is not None:
         return torch.tensor(network.rates).tolist()
-    x, y = data(network, name).train
-    return relative_rates(
-        layer_sizes(network, name),
-        x,
-        y,
-        input_gain=network.input_gain,
-        beta=network.beta,
-        iterations=network.iterations,
-        batch_size=network.batch_size,
-        device=device,
-    ).tolist()
+    with one_thread():
+        return relative_rates(
+            layer_sizes(network, name),
+            *data(network, name).train,
+            input_gain=network.input_gain,
+            beta=network.beta,
+            iterations=network.iterations,
+            batch_size=network.batch_size,
+            device=device,
+        ).tolist()
+
+
+@contextlib.contextmanager
+def nudge_too_strong() -> Iterator[None]:
+    """ParameterError where a nudged phase turns out to have no steady state, which only the network itself can tell."""
+    try:
+        yield
+    except (ValueError, torch.linalg.LinAlgError) as error:  # type: ignore[attr-defined]
+        raise ParameterError(f"parameters: beta: smaller ones are allowed ({short(error)})") from error
 
 
 def images_a_run(network: Network) -> int:

@@ -12,6 +12,8 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import nbformat
@@ -19,12 +21,13 @@ import pandas as pd
 import papermill
 import xarray as xr
 
-from . import claims, datasets, oracles, store
+from . import claims, files, store
 from .experiments import holding
 from .inputs import ParameterError, Parser, hint, parameter_file, parameters_cell, short
-from .parameters import Comparison, Mechanism, Published, Sweep, validated
+from .parameters import Comparison, Mechanism, Oracles, Published, Sweep, validated
 
-Experiment = Sweep | Mechanism | oracles.Oracles
+Experiment = Sweep | Mechanism | Oracles
+DRAWN_AT_ONCE = 4  # notebooks, where none has anything to compute
 COMMITTED = ("quick", "study", "paper")  # profiles whose stores are
 NOTEBOOKS, PARAMS = store.CHECKOUT / "notebooks", store.CHECKOUT / "params"
 README, MARKS = (
@@ -59,7 +62,7 @@ def main(arguments: list[str] | None = None) -> int:
             (store.results("") / "SHA256SUMS").write_text(manifest(), encoding="utf-8")
             return 0
         return figures(options.profile, options.fallback, options.fresh)
-    except (ParameterError, store.StoreError, datasets.DataUnavailable) as error:
+    except (ParameterError, store.StoreError, files.DataUnavailable) as error:
         print(error, file=sys.stderr)
         return 1
     except papermill.PapermillExecutionError as error:
@@ -75,14 +78,13 @@ def figures(profile: str, fallback: str | None = None, fresh: bool = False) -> i
     started, note = time.monotonic(), ""
     work, folder = planned(profile), store.results(profile)
     instead = planned(fallback) if fallback else {}
-    stores = {file: e for name, given in work.items() for file, e in _experiments(name, given).items()}
     # The default command asks for its data even where nothing is left to compute: a store that came with the checkout
     # is no proof that this machine can make it.
-    needed = [e.dataset for file, e in stores.items() if fallback or fresh or not _held(folder / file, e)]
+    needed = [e.dataset for e in _lacking(work, None if fallback or fresh else folder)]
     try:
         for data_set in sorted({d for names in needed for d in ([names] if isinstance(names, str) else names)}):
-            datasets.fetch(data_set)
-    except datasets.DataUnavailable as error:
+            files.fetch(data_set)
+    except files.DataUnavailable as error:
         if fallback is None:
             raise
         note = (
@@ -93,15 +95,22 @@ def figures(profile: str, fallback: str | None = None, fresh: bool = False) -> i
     if fresh:  # all of them first, for a store lends its runs to its neighbours
         for finished in folder.glob("*.nc"):
             os.replace(finished, finished.with_suffix(".nc.old"))
-    for name, given in work.items():
+
+    def bring_up_to_date(name: str) -> None:
         source, executed = NOTEBOOKS / f"{name}.ipynb", folder / f"{name}.ipynb"
-        inputs = _inputs(source, given, sorted(folder.glob(f"{name}*.nc")))
-        if _executed_from(executed) == inputs and not fresh:
+        inputs = partial(_inputs, source, work[name], folder)
+        if _executed_from(executed) == inputs() and not fresh:
             print(f"{name}: up to date")
-            continue
+            return
         print(f"{name}: executing with params/{profile}/{name}.yaml")
-        execute(source, executed, {"profile": profile, **given})
-        _note_inputs(executed, _inputs(source, given, sorted(folder.glob(f"{name}*.nc"))))
+        execute(source, executed, {"profile": profile, **work[name]}, inputs)
+
+    if _lacking(work, folder):  # in order, for each computes on the whole machine, and reuses its neighbours' runs
+        for name in work:
+            bring_up_to_date(name)
+    else:  # threads of one process, which never gives one port to two kernels
+        with ThreadPoolExecutor(DRAWN_AT_ONCE) as pool:
+            list(pool.map(bring_up_to_date, work))
     print(summary(profile, note, time.monotonic() - started))
     return 0
 
@@ -131,33 +140,34 @@ def planned(profile: str) -> dict[str, dict]:
     return work
 
 
-def execute(source: Path, target: Path, parameters: dict) -> None:
+def execute(source: Path, target: Path, parameters: dict, inputs: Callable[[], str] | None = None) -> None:
     """Run a notebook by papermill; `target` is replaced when it has run to its end, and only then.
 
-    A failed run leaves `<target>.failed.ipynb` to look into, and raises PapermillExecutionError.
+    What `inputs` returns at that end is noted in it. A failed run leaves `<target>.failed.ipynb` to look into, and
+    raises PapermillExecutionError.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
     with store.replacing(target) as temporary:
         notebook_path = temporary.with_suffix(".ipynb")
         os.environ["EPKIT_TERMINAL"] = "1"
         try:
-            papermill.execute_notebook(
+            notebook = papermill.execute_notebook(
                 str(source), str(notebook_path), parameters, kernel_name="python3", cwd=str(store.CHECKOUT),
                 progress_bar=False, stderr_file=sys.stderr, start_timeout=120,
-                extra_arguments=["--IPKernelApp.log_level=ERROR"],  # it would warn of TCP, which is meant
+                extra_arguments=["--IPKernelApp.log_level=CRITICAL"],  # not that it uses TCP, nor that it is shut down
             )  # fmt: skip
         except papermill.PapermillExecutionError:
             os.replace(notebook_path, target.with_suffix(".failed.ipynb"))
             raise
-        notebook = nbformat.read(notebook_path, as_version=4)
+        notebook_path.unlink()
         notebook.metadata.pop("papermill", None)
+        if inputs:
+            notebook.metadata["epkit_inputs"] = inputs()
         for cell in notebook.cells:
             cell.metadata.pop("papermill", None)
             cell.metadata.pop("execution", None)
             if "outputs" in cell:  # progress bars
                 cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr"]
         nbformat.write(notebook, temporary)
-        notebook_path.unlink()
 
 
 def summary(profile: str, note: str, seconds: float) -> str:
@@ -216,7 +226,7 @@ def results_table(profile: str) -> str:
 def _experiments(name: str, given: dict, place: str = "parameters") -> dict[str, Experiment]:
     """A notebook's validated experiments, by the file name of each one's store; ParameterError for impossible ones."""
     models: dict[str, type[Experiment | Comparison]] = {
-        "00": Published, "01": Mechanism, "06": oracles.Oracles, "08": Comparison, "09": Comparison,
+        "00": Published, "01": Mechanism, "06": Oracles, "08": Comparison, "09": Comparison,
     }  # fmt: skip
     asked = validated(models.get(name[:2], Sweep), given, place)
     if isinstance(asked, Comparison):
@@ -224,16 +234,17 @@ def _experiments(name: str, given: dict, place: str = "parameters") -> dict[str,
     return {f"{name}.nc": asked}
 
 
-def _held(path: Path, wanted: Experiment) -> bool:
-    known = oracles.holding(path, wanted) if isinstance(wanted, oracles.Oracles) else holding(path, wanted)
-    return known is not None
+def _lacking(work: dict[str, dict], folder: Path | None) -> list[Experiment]:
+    """The experiments of these notebooks whose stores `folder` does not hold; without a folder all of them."""
+    experiments = [pair for name, given in work.items() for pair in _experiments(name, given).items()]
+    return [wanted for file, wanted in experiments if folder is None or holding(folder / file, wanted) is None]
 
 
-def _inputs(source: Path, given: dict, stores: list[Path]) -> str:
+def _inputs(source: Path, given: dict, folder: Path) -> str:
     """Hash of all that an executed notebook depends on: cells, parameters, epkit, locked packages, stores."""
     cells = [cell.source for cell in nbformat.read(source, as_version=4).cells]
     lock = store.CHECKOUT / "requirements.lock"
-    held = [path.name + path.read_bytes().hex() for path in stores]
+    held = [path.name + path.read_bytes().hex() for path in sorted(folder.glob(f"{source.stem}*.nc"))]
     texts = [json.dumps([cells, given], sort_keys=True), store.source_hash(), lock.read_text(encoding="utf-8"), *held]
     return store.digest("\n".join(texts))
 
@@ -243,13 +254,6 @@ def _executed_from(path: Path) -> str | None:
         return nbformat.read(path, as_version=4).metadata.get("epkit_inputs")
     except Exception:  # missing or not a notebook: executed again
         return None
-
-
-def _note_inputs(path: Path, inputs: str) -> None:
-    notebook = nbformat.read(path, as_version=4)
-    notebook.metadata["epkit_inputs"] = inputs
-    with store.replacing(path) as temporary:
-        nbformat.write(notebook, temporary)
 
 
 def _shown(path: Path) -> str:

@@ -1,9 +1,11 @@
-"""The memoised sweep: from validated parameters to a store.
+"""From validated parameters to a store: the memoised sweep, and the entry to notebook 01's look at one network.
 
 A sweep is the grid of its list-valued parameters. Each point of the grid is a run, named by a hash of everything that
 its numbers depend on; only the runs that neither the store nor an earlier, interrupted attempt holds are computed.
 Runs that share data set, seed and read-outs are trained together as the members of one ensemble (a group), on the same
 batches and the same standard-normal numbers.
+
+What trains them is imported when something has to be trained: torch takes longer than to read a store.
 """
 
 from __future__ import annotations
@@ -16,17 +18,18 @@ import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 import xarray as xr
 from filelock import FileLock, Timeout
 from tqdm import auto, std
 
-from . import datasets, ensembles, store
-from .ensembles import Point
-from .inputs import ParameterError, short
-from .parameters import Mechanism, Network, Sweep, validated
+from . import files, spice, store
+from .parameters import Mechanism, Network, Oracles, Point, Sweep, layer_sizes, validated
+
+if TYPE_CHECKING:
+    from . import ensembles
 
 # Part of every run's hash: raise it when the same parameters must give other numbers than before.
 RESULTS_VERSION = 1
@@ -81,6 +84,8 @@ def run(parameters: Sweep | Mapping[str, object], path: str | Path, *, device: s
     if (known := holding(path, sweep)) is not None:
         return known
 
+    from . import ensembles
+
     ids = _run_ids(sweep)
     points = list(ids)
     with _only_one_computing(path):
@@ -91,7 +96,7 @@ def run(parameters: Sweep | Mapping[str, object], path: str | Path, *, device: s
         finished = _finished([*parts.glob("*.nc")], [path, *path.parent.glob("*.nc")])
         missing = [p for p in points if ids[p] not in finished]
         # Here, not by each ensemble: another machine's might differ in the last bit.
-        with nudge_too_strong():
+        with ensembles.nudge_too_strong():
             rates = {name: ensembles.layer_rates(sweep, name, device) for name in sweep.dataset}
         parts.mkdir(parents=True, exist_ok=True)
         images = ensembles.images_a_run(sweep)
@@ -115,45 +120,60 @@ def run(parameters: Sweep | Mapping[str, object], path: str | Path, *, device: s
     return store.read(path)
 
 
+def look_inside(parameters: Mechanism | Mapping[str, object], path: str | Path) -> xr.Dataset:
+    """One network looked at closely: how it relaxes, whether its EP gradient is the true one, and that it learns.
+
+    Read from the store at `path` where it holds just these parameters, else computed in well under a minute.
+
+    Returns:
+        Dataset with
+        - distance (phase, iteration, layer): rms distance to the steady state (V) of the free phase and of both nudged
+          phases, mean over the checked images; `output` (phase, iteration, unit): output voltages for the first image;
+        - cosine and relative_error (estimator, nudge, layer): EP estimate after `check_iterations` against autograd
+          through the relaxation, in float64;
+        - test_error, train_error, activity … over (epoch[, layer]): training without uncertainty.
+    """
+    mechanism = parameters if isinstance(parameters, Mechanism) else validated(Mechanism, parameters)
+    path = Path(path)
+    if (known := holding(path, mechanism)) is not None:
+        return known
+    from .mechanism import looked_at
+
+    return looked_at(mechanism, path)
+
+
 def _axis(sweep: Sweep, name: str) -> list:
     return list(range(sweep.seeds)) if name == "seed" else getattr(sweep, name)
 
 
-def settings(network: Sweep | Mechanism) -> dict[str, object]:
+def settings(network: Sweep | Mechanism | Oracles) -> dict[str, object]:
     """The parameters as a store records them, with the layer sizes that they amount to."""
     names = network.dataset if isinstance(network.dataset, list) else [network.dataset]
     return network.model_dump(mode="json", exclude_none=True) | {
-        "sizes": {name: list(ensembles.layer_sizes(network, name)) for name in names}
+        "sizes": {name: list(layer_sizes(network, name)) for name in names}
     }
 
 
 def _run_ids(sweep: Sweep) -> dict[Point, str]:
     """Every run of the grid with the hash of all that its numbers depend on: parameters, data, and their meaning."""
     shared = sweep.model_dump(include=set(Network.model_fields), exclude_none=True) | {"version": RESULTS_VERSION}
-    data = {name: datasets.checksum(name) for name in sweep.dataset}
+    data = {name: files.checksum(name) for name in sweep.dataset}
     points = [Point(*p) for p in itertools.product(*(_axis(sweep, axis) for axis in Point._fields))]
     facts = [shared | point._asdict() | {"data": data[point.dataset]} for point in points]
     return {p: store.digest(json.dumps(f, sort_keys=True))[:20] for p, f in zip(points, facts, strict=True)}
 
 
-def holding(path: Path, parameters: Sweep | Mechanism) -> xr.Dataset | None:
-    """The store, if it is sound and holds exactly this experiment; else None."""
+def holding(path: Path, parameters: Sweep | Mechanism | Oracles) -> xr.Dataset | None:
+    """The store, if it is sound, holds exactly this experiment and lacks nothing that could now be computed."""
     known = store.read_if_sound(path, store.parameters)
     if known is None or store.parameters(known) != settings(parameters):
         return None
     if isinstance(parameters, Sweep):
         complete = set(known.data_vars) >= RUN
         return known if complete and list(known["run"].values.flat) == list(_run_ids(parameters).values()) else None
+    if isinstance(parameters, Oracles) and spice.available() and not known["shift"].notnull().any():
+        return None
     return known
-
-
-@contextlib.contextmanager
-def nudge_too_strong() -> Iterator[None]:
-    """ParameterError where a nudged phase turns out to have no steady state, which only the network itself can tell."""
-    try:
-        yield
-    except (ValueError, torch.linalg.LinAlgError) as error:  # type: ignore[attr-defined]
-        raise ParameterError(f"parameters: beta: smaller ones are allowed ({short(error)})") from error
 
 
 @contextlib.contextmanager
@@ -209,6 +229,8 @@ def _merged(
     rates: Mapping[str, list[float]],
 ) -> xr.Dataset:
     """The store: the runs, in the order of the grid, as one labelled Dataset."""
+    from . import ensembles
+
     axes = {axis: _axis(sweep, axis) for axis in Point._fields}
     shape = [len(values) for values in axes.values()]
     flat = xr.concat(runs, "member", join="exact")
@@ -227,13 +249,13 @@ def _merged(
     data = {name: ensembles.data(sweep, name) for name in sweep.dataset}
     commonest = [np.bincount(data[name].test[1]).max() / sweep.test_images for name in sweep.dataset]
     grid["chance"] = "dataset", 1 - np.array(commonest), ATTRIBUTES["chance"]
-    grid["title"] = "dataset", [datasets.INFO[name].title for name in sweep.dataset]
+    grid["title"] = "dataset", [files.INFO[name].title for name in sweep.dataset]
     samples = [_one_of_each_class(name, data[name]) for name in sweep.dataset]
     grid["image"] = xr.concat(samples, "dataset", join="outer")
     grid["sigma"].attrs = {"units": "V", "long_name": "read-out uncertainty (standard deviation of one read-out)"}
     grid["samples"].attrs = {"units": "1", "long_name": "read-outs averaged, N"}
     grid["learning_rate"].attrs = {"units": "1", "long_name": "relative learning rate, eta"}
-    checksums = {name: datasets.checksum(name) for name in sweep.dataset}
+    checksums = {name: files.checksum(name) for name in sweep.dataset}
     title = "Error of networks trained by Equilibrium Propagation under read-out uncertainty"
     return grid.assign_attrs(store.provenance(title, settings(sweep), checksums))
 
@@ -242,6 +264,6 @@ def _one_of_each_class(name: str, data: ensembles.Images) -> xr.DataArray:
     """The first training image of each class, for a figure that needs no data set."""
     x, y = data.train
     first = [int((y == label).nonzero()[0]) for label in range(10)]
-    images = x[first].unflatten(1, datasets.INFO[name].shape).numpy()
+    images = x[first].unflatten(1, files.INFO[name].shape).numpy()
     coords = {axis: np.arange(n) for axis, n in zip(("class_number", "row", "column"), images.shape, strict=True)}
     return xr.DataArray(images, coords, name="image", attrs=ATTRIBUTES["image"])

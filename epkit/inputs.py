@@ -16,7 +16,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NoReturn
 
-import nbformat
 import yaml
 
 LARGEST = 1 << 20  # bytes of a parameter file: a thousand times those of the study
@@ -111,6 +110,8 @@ def parameter_file(path: Path, place: str) -> dict[str, object]:
 
 def parameters_cell(path: Path) -> dict[str, object]:
     """The names and literals of a notebook's parameters cell; ParameterError if it has not exactly one such cell."""
+    import nbformat  # slow, and a notebook that draws comes here for the rest
+
     place = f"{path.parent.name}/{path.name}"
     try:
         notebook = nbformat.read(path, as_version=4)

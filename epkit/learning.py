@@ -8,16 +8,15 @@ nudges. Everything the rule sees of the voltages passes through a read-out model
 from __future__ import annotations
 
 from copy import copy
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from .choices import Estimator
 from .networks import Biases, DeepResistiveNetwork, PhaseStates, Weights, batch_of
 from .uncertainty import Readout
-
-Estimator = Literal["centered", "positive", "negative"]
 
 # Nudge of the two phases in units of beta, upper first: what the contrast subtracts is upper minus lower.
 NUDGES: dict[Estimator, tuple[int, int]] = {"centered": (1, -1), "positive": (1, 0), "negative": (0, -1)}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -13,38 +12,23 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from . import datasets, ensembles, store
-from .experiments import holding, nudge_too_strong, progress_bar, settings
+from .experiments import progress_bar, settings
 from .learning import NUDGES, agreement, backpropagated, gradient
 from .networks import DeepResistiveNetwork
-from .parameters import Mechanism, validated
+from .parameters import Mechanism, layer_sizes
 from .training import one_thread, train
 
 
-def look_inside(parameters: Mechanism | Mapping[str, object], path: str | Path) -> xr.Dataset:
-    """One network looked at closely: how it relaxes, whether its EP gradient is the true one, and that it learns.
-
-    Read from the store at `path` where it holds just these parameters, else computed in well under a minute.
-
-    Returns:
-        Dataset with
-        - distance (phase, iteration, layer): rms distance to the steady state (V) of the free phase and of both nudged
-          phases, mean over the checked images; `output` (phase, iteration, unit): output voltages for the first image;
-        - cosine and relative_error (estimator, nudge, layer): EP estimate after `check_iterations` against autograd
-          through the relaxation, in float64;
-        - test_error, train_error, activity … over (epoch[, layer]): training without uncertainty.
-    """
-    mechanism = parameters if isinstance(parameters, Mechanism) else validated(Mechanism, parameters)
-    path = Path(path)
-    if (known := holding(path, mechanism)) is not None:
-        return known
+def looked_at(mechanism: Mechanism, path: Path) -> xr.Dataset:
+    """What `experiments.look_inside` returns, computed and written to the store at `path`."""
     data = ensembles.data(mechanism, mechanism.dataset)
     x_train, y_train = data.train
-    sizes = ensembles.layer_sizes(mechanism, mechanism.dataset)
+    sizes = layer_sizes(mechanism, mechanism.dataset)
     x = x_train[: mechanism.check_images].double()
     target = one_hot(y_train[: mechanism.check_images], sizes[-1]).double()
     untrained = DeepResistiveNetwork(sizes, input_gain=mechanism.input_gain, dtype=torch.float64)
     steps = len(mechanism.betas) * len(NUDGES) + mechanism.epochs + 2
-    with progress_bar(total=steps, desc=path.stem) as bar, one_thread(), nudge_too_strong():
+    with progress_bar(total=steps, desc=path.stem) as bar, one_thread(), ensembles.nudge_too_strong():
         relaxation = _relaxation(untrained, x, target, mechanism)
         bar.update()
         reference = backpropagated(untrained, x, target, iterations=mechanism.check_iterations)

@@ -12,22 +12,21 @@ import json
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import xarray as xr
 from jaxtyping import Bool, Float
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, one_hot
 
-from . import datasets, spice, store
-from .experiments import nudge_too_strong, progress_bar
-from .inputs import shown
-from .learning import Estimator, agreement, contrast, gradient
+from . import datasets, ensembles, spice, store
+from .choices import Estimator
+from .experiments import holding, progress_bar, settings
+from .learning import agreement, contrast, gradient
 from .networks import DeepResistiveNetwork
-from .parameters import Axis, Count, DatasetName, Positive, Width, check_memory, validated
+from .parameters import Oracles, Solved, validated
 from .training import one_thread
 
 Layers = list[Float[Tensor, "batch _n"]]
@@ -158,57 +157,6 @@ def _minimum(
     raise RuntimeError("the active sets don't settle")
 
 
-class Published(BaseModel):
-    """A network with the settings it was published with."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    hidden: list[Width]
-    input_gain: Positive
-    beta: Positive
-    iterations: Count
-
-
-class Oracles(BaseModel):
-    """Notebook 06: the physics against exact solutions, and real diodes."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    dataset: DatasetName
-    images: Count = 8  # of every mean
-    networks: Annotated[list[Published], Field(min_length=1)]
-    iterations: Annotated[list[Count], Field(min_length=2), Axis]  # of each phase, to stop after
-    # the network whose error over beta is shown
-    hidden: list[Width] = [128, 128, 128]
-    input_gain: Positive = 1100.0
-    betas: Annotated[list[Positive], Field(min_length=2), Axis]
-    check_iterations: Count = 100
-    # real diodes
-    diode: Literal["1N4148"] = "1N4148"
-    scales: Annotated[list[Positive], Field(min_length=1), Axis]  # of its forward voltage
-    diode_hidden: list[Width] = [16, 16]
-    diode_gain: Positive = 100.0
-    diode_beta: Positive = 0.01  # so small that what is left is the diodes' doing
-    pool: Count = 4  # pixels a side that make one input
-    siemens: Positive = 1e-4  # conductance that W = 1 stands for
-
-    @model_validator(mode="after")
-    def _possible(self) -> Oracles:
-        info = datasets.INFO[self.dataset]
-        if self.images > info.n_train:
-            raise ValueError(f"images = {self.images}: {info.title} allows 1 to {info.n_train}")
-        if any(side % self.pool for side in info.shape):
-            raise ValueError(f"pool = {self.pool}: must divide the images' sides, {info.shape}")
-        if missing := sorted({p.iterations for p in self.networks} - set(self.iterations)):
-            raise ValueError(f"iterations = {shown(self.iterations)}: must contain the networks' own, {missing}")
-        networks = {f"networks.{k}.hidden": p.hidden for k, p in enumerate(self.networks)}
-        if len({tuple(hidden) for hidden in networks.values()}) < len(networks):
-            raise ValueError(f"networks = {shown(self.networks)}: their hidden widths, which name them, must differ")
-        for field, hidden in (networks | {"hidden": self.hidden, "diode_hidden": self.diode_hidden}).items():
-            check_memory(field, hidden, 8 * sum(hidden) ** 2, "equations of the exact steady state")
-        return self
-
-
 class _Batch(NamedTuple):
     x: Float[Tensor, "batch n_0"]
     target: Float[Tensor, "batch n_L"]
@@ -244,7 +192,7 @@ def oracles(parameters: Oracles | Mapping[str, object], path: str | Path) -> xr.
     data = datasets.load(study.dataset, train=study.images, test=1)
     batch = _Batch(data.x_train.double(), one_hot(data.y_train, 10).double())
     parts = []
-    with progress_bar(total=len(study.networks) + 2, desc=path.stem) as bar, one_thread(), nudge_too_strong():
+    with progress_bar(total=len(study.networks) + 2, desc=path.stem) as bar, one_thread(), ensembles.nudge_too_strong():
         stopped = []
         for published in study.networks:
             stopped.append(_stopped_early(published, study.iterations, batch))
@@ -259,22 +207,8 @@ def oracles(parameters: Oracles | Mapping[str, object], path: str | Path) -> xr.
     everything["title"] = (), datasets.INFO[study.dataset].title
     checksums = {study.dataset: datasets.checksum(study.dataset)}
     title = "Relaxation, gradient and diodes against exact solutions"
-    store.write(everything.assign_attrs(store.provenance(title, _settings(study), checksums)), path)
+    store.write(everything.assign_attrs(store.provenance(title, settings(study), checksums)), path)
     return store.read(path)
-
-
-def holding(path: Path, study: Oracles) -> xr.Dataset | None:
-    """The store, if it is sound, holds exactly this study, and lacks nothing that could now be computed."""
-    known = store.read_if_sound(path, store.parameters)
-    if known is None or store.parameters(known) != _settings(study):
-        return None
-    return None if spice.available() and not known["shift"].notnull().any() else known
-
-
-def _settings(study: Oracles) -> dict[str, object]:
-    """The parameters as a store records them, with the layer sizes of the network whose error over beta is shown."""
-    rows, columns = datasets.INFO[study.dataset].shape
-    return study.model_dump(mode="json") | {"sizes": {study.dataset: [rows * columns, *study.hidden, 10]}}
 
 
 def _twins(hidden: list[int], gain: float, n_0: int) -> tuple[DeepResistiveNetwork, DeepResistiveNetwork]:
@@ -311,7 +245,7 @@ def _agreements(estimate: list[Tensor], reference: list[Tensor]) -> list[tuple[f
     return [agreement(e, r) for e, r in zip(estimate, reference, strict=True)]
 
 
-def _stopped_early(published: Published, iterations: list[int], batch: _Batch) -> xr.Dataset:
+def _stopped_early(published: Solved, iterations: list[int], batch: _Batch) -> xr.Dataset:
     """One published network, untrained: distances, gradients with few iterations, responses."""
     x, target = batch
     beta = published.beta

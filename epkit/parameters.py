@@ -5,17 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import psutil
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict, StrictInt, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
-from . import datasets
+from .choices import Averaging, Estimator
+from .files import INFO
 from .inputs import ParameterError, hint, short, shown
-from .learning import Estimator
-from .uncertainty import Averaging
 
 
 def _distinct(values: list) -> list:
@@ -25,8 +24,8 @@ def _distinct(values: list) -> list:
 
 
 def _known(name: str) -> str:
-    if name not in datasets.INFO:
-        raise ValueError(f"no such data set; {hint(name, datasets.INFO)}")
+    if name not in INFO:
+        raise ValueError(f"no such data set; {hint(name, INFO)}")
     return name
 
 
@@ -83,7 +82,7 @@ class Network(BaseModel):
             raise ValueError(
                 f"rates = {shown(self.rates)}: {len(self.hidden) + 1} are needed, one for each layer of weights"
             )
-        for info in (datasets.INFO[name] for name in names):
+        for info in (INFO[name] for name in names):
             for field, most in (("train_images", info.n_train), ("test_images", info.n_test)):
                 if (wanted := getattr(self, field)) > most:
                     raise ValueError(f"{field} = {wanted}: {info.title} allows 1 to {most}")
@@ -155,6 +154,73 @@ class Mechanism(Network):
         if self.check_images > self.train_images:
             raise ValueError(f"check_images = {self.check_images}: allowed are 1 to train_images")
         return self
+
+
+class Solved(BaseModel):
+    """A published network, with its settings, that notebook 06 compares with exact solutions."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    hidden: list[Width]
+    input_gain: Positive
+    beta: Positive
+    iterations: Count
+
+
+class Oracles(BaseModel):
+    """Notebook 06: the physics against exact solutions, and real diodes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    dataset: DatasetName
+    images: Count = 8  # of every mean
+    networks: Annotated[list[Solved], Field(min_length=1)]
+    iterations: Annotated[list[Count], Field(min_length=2), Axis]  # of each phase, to stop after
+    # the network whose error over beta is shown
+    hidden: list[Width] = [128, 128, 128]
+    input_gain: Positive = 1100.0
+    betas: Annotated[list[Positive], Field(min_length=2), Axis]
+    check_iterations: Count = 100
+    # real diodes
+    diode: Literal["1N4148"] = "1N4148"
+    scales: Annotated[list[Positive], Field(min_length=1), Axis]  # of its forward voltage
+    diode_hidden: list[Width] = [16, 16]
+    diode_gain: Positive = 100.0
+    diode_beta: Positive = 0.01  # so small that what is left is the diodes' doing
+    pool: Count = 4  # pixels a side that make one input
+    siemens: Positive = 1e-4  # conductance that W = 1 stands for
+
+    @model_validator(mode="after")
+    def _possible(self) -> Oracles:
+        info = INFO[self.dataset]
+        if self.images > info.n_train:
+            raise ValueError(f"images = {self.images}: {info.title} allows 1 to {info.n_train}")
+        if any(side % self.pool for side in info.shape):
+            raise ValueError(f"pool = {self.pool}: must divide the images' sides, {info.shape}")
+        if missing := sorted({p.iterations for p in self.networks} - set(self.iterations)):
+            raise ValueError(f"iterations = {shown(self.iterations)}: must contain the networks' own, {missing}")
+        networks = {f"networks.{k}.hidden": p.hidden for k, p in enumerate(self.networks)}
+        if len({tuple(hidden) for hidden in networks.values()}) < len(networks):
+            raise ValueError(f"networks = {shown(self.networks)}: their hidden widths, which name them, must differ")
+        for field, hidden in (networks | {"hidden": self.hidden, "diode_hidden": self.diode_hidden}).items():
+            check_memory(field, hidden, 8 * sum(hidden) ** 2, "equations of the exact steady state")
+        return self
+
+
+class Point(NamedTuple):
+    """One run's place on the grid; the field names are the store's dimensions."""
+
+    dataset: str
+    learning_rate: float
+    averaging: Averaging
+    samples: int
+    sigma: float
+    seed: int
+
+
+def layer_sizes(network: Network | Oracles, name: str) -> tuple[int, ...]:
+    rows, columns = INFO[name].shape
+    return (rows * columns, *network.hidden, 10)
 
 
 def check_memory(field: str, value: object, needed: float, what: str) -> None:

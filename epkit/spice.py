@@ -15,13 +15,15 @@ import tempfile
 from collections.abc import Sequence
 from math import log
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from torch import Tensor
 
-from .networks import DeepResistiveNetwork
+if TYPE_CHECKING:  # so that asking for ngspice needs no torch
+    from torch import Tensor
+
+    from .networks import DeepResistiveNetwork
 
 THERMAL = 0.025865  # V, k T / q at 300.15 K, the temperature that SPICE assumes
 # Conductance of a conducting ideal diode, in units of W: its drop is the node's current over this.

@@ -22,7 +22,8 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from . import native
-from .learning import NUDGES, Estimator, contrast, gradient, phases, read, spread
+from .choices import Estimator
+from .learning import NUDGES, contrast, gradient, phases, read, spread
 from .networks import Biases, DeepResistiveNetwork, Weights, member_seeds, settle, signed_input, total_conductances
 from .uncertainty import Readout
 

@@ -8,13 +8,13 @@ is known exactly. A read-out model is anything with the two methods of `Readout`
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-Averaging = Literal["shortcut", "explicit"]
+from .choices import Averaging
 
 
 @runtime_checkable

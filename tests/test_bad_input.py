@@ -29,7 +29,7 @@ from test_experiments import TINY
 import epkit
 from epkit import analysis, claims, ensembles, execute, experiments, figures, inputs, oracles, store
 from epkit.inputs import ParameterError
-from epkit.parameters import Mechanism, Published, Sweep, validated
+from epkit.parameters import Mechanism, Oracles, Published, Sweep, validated
 
 ROOT = Path(__file__).parents[1]
 CORPUS = Path(__file__).parent / "corpus"
@@ -37,7 +37,7 @@ MODELS = {
     "00_published_networks": Published,
     "01_equilibrium_propagation": Mechanism,
     "02_critical_limit": Sweep,
-    "06_oracles": oracles.Oracles,
+    "06_oracles": Oracles,
 }
 SMOKE = {name: yaml.safe_load((ROOT / "params" / "smoke" / f"{name}.yaml").read_text()) for name in MODELS}
 fuzzed = settings(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 
 import engine
@@ -9,11 +10,19 @@ import numpy as np
 import plain
 import pytest
 import report
+import schedule
+import spine
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from matplotlib import pyplot as plt
 
 import epkit
 from epkit import native, store, training
+
+BENCH = store.CHECKOUT / "results" / "bench"
+EASY = settings(deadline=None)  # on a busy machine
+JOBS = st.lists(st.floats(0.01, 100), min_size=1, max_size=40)
 
 
 @pytest.mark.parametrize("sizes", [(9, 6, 4), (9, 8, 6, 10, 4)])
@@ -70,20 +79,59 @@ def test_contestants_take_turns_over_the_same_number_of_samples():
     assert np.isfinite(rates).all()
 
 
-def test_readme_shows_the_store(tmp_path):
-    ds = store.read(store.CHECKOUT / "results" / "bench" / "engine.nc")
-    readme = store.CHECKOUT / "README.md"
-    copy = tmp_path / "README.md"
-    copy.write_text(readme.read_text(encoding="utf-8"), encoding="utf-8")
-    report.renew(copy, ds)
-    assert copy.read_text(encoding="utf-8") == readme.read_text(encoding="utf-8")
+@pytest.mark.parametrize(
+    ("name", "page", "marks", "table"),
+    [
+        ("engine", store.CHECKOUT / "README.md", report.MARKS, report.table),
+        ("spine", store.CHECKOUT / "README.md", spine.MARKS, spine.table),
+        ("schedule", schedule.PAGE, schedule.MARKS, schedule.table),
+    ],
+)
+def test_pages_show_the_stores(tmp_path, name, page, marks, table):
+    copy = tmp_path / page.name
+    copy.write_text(page.read_text(encoding="utf-8"), encoding="utf-8")
+    report.renew(copy, marks, table(store.read(BENCH / f"{name}.nc")))
+    assert copy.read_text(encoding="utf-8") == page.read_text(encoding="utf-8")
+
+
+def test_memory_is_as_promised():
+    ds = store.read(BENCH / "engine.nc")
     assert float(ds.memory.sel(work=engine.label(engine.LARGEST))) < 2e9
     assert float(ds.heavy_memory) < 1.5e9
 
 
 def test_figure_draws_every_network():
-    ds = store.read(store.CHECKOUT / "results" / "bench" / "engine.nc")
+    ds = store.read(BENCH / "engine.nc")
     figure = report.figure(ds)
     assert len(figure.axes) == 6
     assert len(figure.axes[0].get_yticks()) == ds.sizes["work"]
     plt.close(figure)
+
+
+@EASY
+@given(st.integers(1, 60), st.integers(1, 60), st.floats(0.01, 100))
+def test_equal_jobs_take_as_many_rounds_as_it_needs(jobs, workers, time):
+    assert schedule.makespan([time] * jobs, workers) == pytest.approx(math.ceil(jobs / workers) * time)
+
+
+@EASY
+@given(JOBS, st.integers(1, 60))
+def test_a_schedule_is_within_its_bounds_and_no_worker_makes_it_longer(jobs, workers):
+    found = schedule.makespan(jobs, workers)
+    bound = max(max(jobs), sum(jobs) / workers)
+    assert bound * (1 - 1e-9) <= found <= bound * 4 / 3 + max(jobs)
+    assert schedule.makespan(jobs, workers + 1) <= found * (1 + 1e-9)
+    assert schedule.makespan(jobs, workers, start=3.0) == pytest.approx(found + 3.0)
+
+
+@EASY
+@given(st.floats(0.1, 50), st.floats(0.5, 100))
+def test_losses_cost_what_renewal_theory_says(hours, every):
+    assert schedule.with_losses(hours, every, 0.0) == pytest.approx(every * math.expm1(hours / every))
+    assert hours < schedule.with_losses(hours, every, 0.0, kept=0.01) < schedule.with_losses(hours, every, 0.0)
+    assert schedule.with_losses(hours, 1e9, 0.0, kept=0.1) == pytest.approx(hours, rel=1e-4)
+
+
+def test_every_run_is_in_one_job():
+    assert all(sum(schedule.sizes(members)) == schedule.STUDY["sigmas"] for members in schedule.MEMBERS)
+    assert all(max(schedule.sizes(members)) <= members for members in schedule.MEMBERS)

@@ -5,9 +5,9 @@ import pytest
 import torch
 import yaml
 
-from epkit import DeepResistiveNetwork, claims, diagrams, gradient, oracles, spice, store
+from epkit import DeepResistiveNetwork, claims, diagrams, experiments, gradient, oracles, spice, store
 from epkit.learning import backpropagated
-from epkit.parameters import ParameterError
+from epkit.parameters import Oracles, ParameterError
 
 DOUBLE = torch.float64
 
@@ -98,7 +98,7 @@ def test_without_ngspice_the_diodes_wait_for_it(smoke, tmp_path, monkeypatch):
     assert words == ["not computed: ngspice was not installed"]
     assert oracles.oracles(smoke, tmp_path / "06.nc").identical(ds)
     monkeypatch.setattr(spice, "available", lambda: True)
-    assert oracles.holding(tmp_path / "06.nc", oracles.Oracles(**smoke)) is None
+    assert experiments.holding(tmp_path / "06.nc", Oracles(**smoke)) is None
 
 
 def test_parameters_that_make_no_study_are_refused(smoke, tmp_path):

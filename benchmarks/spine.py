@@ -1,0 +1,159 @@
+"""What the study's machinery costs beside the computing: a sweep's overhead, and drawing from complete stores.
+
+`make bench` trains the sweep of `params/quick/02_critical_limit.yaml` in an empty folder and times every part of the
+machinery on the way, then executes the notebooks of a profile whose stores are complete, twice: the second time there
+is nothing to do. It writes a store and prints the table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+from unittest.mock import patch
+
+import engine
+import report
+import xarray as xr
+import yaml
+
+import epkit
+from epkit import ensembles, experiments, store
+
+MARKS = "<!-- spine: written by `make bench` -->", "<!-- end of spine -->"
+PROFILE, NOTEBOOK = "quick", "02_critical_limit"
+PARTS = {
+    "hashing the runs": [(experiments, "_run_ids")],
+    "finding finished runs in other stores": [(experiments, "_finished")],
+    "loading data, choosing learning rates": [(ensembles, "data"), (ensembles, "layer_rates")],
+    "checkpoints": [(ensembles, "_keep")],
+    "writing and reading stores": [(store, "write"), (store, "read")],
+    "merging": [(experiments, "_merged"), (experiments, "_runs")],
+}
+
+
+@contextmanager
+def stopwatches() -> Iterator[dict[str, float]]:
+    """Seconds spent in each of PARTS while the block runs; what one calls of another counts for the other."""
+    spent: dict[str, float] = defaultdict(float)
+    running: list[str] = []
+    since = perf_counter()
+
+    def turn() -> None:
+        nonlocal since
+        now = perf_counter()
+        if running:
+            spent[running[-1]] += now - since
+        since = now
+
+    def watched(part: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **named: Any) -> Any:
+            turn()
+            running.append(part)
+            try:
+                return function(*arguments, **named)
+            finally:
+                turn()
+                running.pop()
+
+        return call
+
+    with ExitStack() as stack:
+        for part, functions in PARTS.items():
+            for module, name in functions:
+                stack.enter_context(patch.object(module, name, watched(part, getattr(module, name))))
+        yield spent
+
+
+def overhead(quick: bool) -> xr.Dataset:
+    """Seconds of a sweep in an empty folder: all, the computing alone, and each part of the machinery."""
+    given = yaml.safe_load((store.CHECKOUT / "params" / PROFILE / f"{NOTEBOOK}.yaml").read_text(encoding="utf-8"))
+    if quick:
+        given |= {"seeds": 1, "learning_rate": given["learning_rate"][:1], "epochs": 2}
+    with tempfile.TemporaryDirectory() as folder, stopwatches() as spent:
+        begin = perf_counter()
+        ds = epkit.run(given, Path(folder) / f"{NOTEBOOK}.nc")
+        total = perf_counter() - begin
+    computing = ds.wall_time.sum().item() - spent["checkpoints"]
+    parts = [spent[part] for part in PARTS]
+    parts.append(total - computing - sum(parts))
+    data = {
+        "sweep": ((), total, {"units": "s", "long_name": "a sweep in an empty folder"}),
+        "computing": ((), computing, {"units": "s", "long_name": "training and testing its ensembles"}),
+        "spent": ("part", parts, {"units": "s", "long_name": "the rest of the sweep"}),
+        "runs": ((), ds.run.size, {"units": "1"}),
+    }
+    return xr.Dataset(data, {"part": [*PARTS, "everything else"]})
+
+
+def drawing() -> xr.Dataset:
+    """Seconds of `make figures` with complete stores, and once more with nothing to do."""
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copytree(store.results(PROFILE), Path(folder, PROFILE), ignore=lambda _, names: [
+            name for name in names if not name.endswith(".nc")
+        ])  # fmt: skip
+        command = [sys.executable, "-m", "epkit.execute", "figures", "--profile", PROFILE]
+        taken = []
+        for _ in ("redraw", "nothing to do"):
+            begin = perf_counter()
+            subprocess.run(command, env=os.environ | {"EPKIT_RESULTS": folder}, check=True, capture_output=True)
+            taken.append(perf_counter() - begin)
+        notebooks = len(list(Path(folder, PROFILE).glob("*.ipynb")))
+    data = {
+        "redraw": ((), taken[0], {"units": "s", "long_name": "executing every notebook from complete stores"}),
+        "nothing": ((), taken[1], {"units": "s", "long_name": "finding out that nothing is left to do"}),
+        "notebooks": ((), notebooks, {"units": "1"}),
+    }
+    return xr.Dataset(data)
+
+
+def measure(quick: bool = False) -> xr.Dataset:
+    """All measurements."""
+    load = os.getloadavg()[0]
+    ds = xr.merge([drawing(), overhead(quick)])
+    settings = {"profile": PROFILE, "sweep": NOTEBOOK, "quick": quick}
+    attributes = store.provenance("What the study's machinery costs", settings, {})
+    return ds.assign_attrs(attributes | {"machine": engine.machine(), "load_before": f"{load:.2f}"})
+
+
+def table(ds: xr.Dataset) -> str:
+    """Markdown: what takes how long, as a share of the computing."""
+    computing, given = float(ds.computing), store.parameters(ds)
+    lines = ["| what | seconds | of the computing |", "| --- | ---: | ---: |"]
+    runs = f"the sweep of `params/{given['profile']}/{given['sweep']}.yaml`, {int(ds.runs)} runs"
+    lines.append(f"| computing: {runs} | {computing:.1f} | 100 % |")
+    for part, one in zip(ds.part.values, ds.spent.values, strict=True):
+        lines.append(f"| {part} | {one:.3f} | {one / computing:.2%} |")
+    lines.append(f"| all but the computing | {ds.spent.sum():.2f} | {ds.spent.sum() / computing:.2%} |")
+    shown = f"`make figures PROFILE={given['profile']}` from complete stores, {int(ds.notebooks)} notebooks"
+    lines.append(f"| {shown} | {ds.redraw:.1f} | |")
+    lines.append(f"| the same with nothing to do | {ds.nothing:.1f} | |")
+    note = f"Measured on: {ds.attrs['machine']}; load average before: {ds.attrs['load_before']}."
+    return "\n".join(lines) + f"\n\n{note}\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="a twelfth of the sweep to see that it works")
+    parser.add_argument("--readme", action="store_true", help="renew the table in README.md")
+    options = parser.parse_args()
+    ds = measure(options.quick)
+    path = store.results("smoke" if options.quick else "bench") / "spine.nc"
+    store.write(ds, path)
+    print(table(ds))
+    print(path)
+    if options.readme:
+        report.renew(store.CHECKOUT / "README.md", MARKS, table(ds))
+
+
+if __name__ == "__main__":
+    main()
