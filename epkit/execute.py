@@ -22,12 +22,13 @@ import papermill
 import xarray as xr
 import yaml
 
-from . import claims, datasets, oracles, store
+from . import claims, cluster, datasets, oracles, store
 from .experiments import holding
 from .parameters import Comparison, Mechanism, ParameterError, Published, Sweep, validated
 
 Experiment = Sweep | Mechanism | oracles.Oracles
 COMMITTED = ("quick", "study", "paper")  # profiles whose stores are
+PLAIN = ("ParameterError", "StoreError", "DataUnavailable", "ClusterError")
 NOTEBOOKS, PARAMS = store.CHECKOUT / "notebooks", store.CHECKOUT / "params"
 README, MARKS = (
     store.CHECKOUT / "README.md",
@@ -47,6 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
     drawn = commands.add_parser("figures", help="compute what a profile lacks, draw its figures, print the verdicts")
     drawn.add_argument("--profile", default="quick", help="a folder of params/ (default: quick)")
     drawn.add_argument("--fallback", help="profile to take instead where the data sets can't be had")
+    drawn.add_argument("--scheduler", help="address of a Dask cluster's to train on (default: this machine's cores)")
     drawn.add_argument("--fresh", action="store_true", help="set finished stores aside and compute them anew")
     commands.add_parser("notebooks", help="re-execute the committed notebooks in place, and renew README's results")
     options = parser.parse_args(arguments)
@@ -60,22 +62,26 @@ def main(arguments: list[str] | None = None) -> int:
             README.write_text(f"{before}{MARKS[0]}\n{results_table('quick')}{MARKS[1]}{after}", encoding="utf-8")
             (store.results("") / "SHA256SUMS").write_text(manifest(), encoding="utf-8")
             return 0
-        return figures(options.profile, options.fallback, options.fresh)
-    except (ParameterError, store.StoreError, datasets.DataUnavailable) as error:
+        return figures(options.profile, options.fallback, options.fresh, options.scheduler)
+    except (ParameterError, store.StoreError, datasets.DataUnavailable, cluster.ClusterError) as error:
         print(error, file=sys.stderr)
         return 1
     except papermill.PapermillExecutionError as error:
-        print(f"A notebook failed:\n{error}", file=sys.stderr)
+        # What epkit itself has to say is said plainly; of anything else, where it happened is needed too.
+        print(error.evalue if error.ename in PLAIN else f"A notebook failed:\n{error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\nInterrupted. What was finished is kept; the same command goes on from there.", file=sys.stderr)
         return 130
 
 
-def figures(profile: str, fallback: str | None = None, fresh: bool = False) -> int:
+def figures(profile: str, fallback: str | None = None, fresh: bool = False, scheduler: str | None = None) -> int:
     """Execute a profile's notebooks, in order, and print the summary."""
     started, note = time.monotonic(), ""
     work, folder = planned(profile), store.results(profile)
+    if scheduler is not None:
+        with cluster.connected(scheduler):
+            pass
     stores = {file: e for name, given in work.items() for file, e in _experiments(name, given).items()}
     # The default command asks for its data even where nothing is left to compute: a store that came with the checkout
     # is no proof that this machine can make it.
@@ -101,7 +107,7 @@ def figures(profile: str, fallback: str | None = None, fresh: bool = False) -> i
             print(f"{name}: up to date")
             continue
         print(f"{name}: executing with params/{profile}/{name}.yaml")
-        execute(source, executed, {"profile": profile, **given})
+        execute(source, executed, {"profile": profile, "scheduler": scheduler, **given})
         _note_inputs(executed, _inputs(source, given, sorted(folder.glob(f"{name}*.nc"))))
     print(summary(profile, note, time.monotonic() - started))
     return 0
@@ -126,7 +132,7 @@ def planned(profile: str) -> dict[str, dict]:
             raise ParameterError(f"{place}: must hold `name: value` lines, holds {type(given).__name__}")
         known = papermill.inspect_notebook(str(notebook))
         for key in given:
-            if key not in known or key == "profile":
+            if key not in known or key in ("profile", "scheduler"):
                 near = get_close_matches(str(key), known, 1)
                 hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
                 raise ParameterError(f"{place}: {key}: no such parameter; {hint}")
