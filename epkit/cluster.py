@@ -193,17 +193,21 @@ def of_this_machine(processes: int, threads: int) -> Iterator[str]:
     from distributed import LocalCluster
 
     command = [sys.executable, "-m", "distributed.cli.dask_worker", "--nworkers", str(processes), "--nthreads", "1"]
-    quiet = {"DASK_LOGGING__DISTRIBUTED": "critical", "OMP_NUM_THREADS": str(threads)}
+    places = [str(store.CHECKOUT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {
+        "PYTHONPATH": os.pathsep.join(places),  # this very epkit, installed or not
+        "OMP_NUM_THREADS": str(threads),
+        "DASK_LOGGING__DISTRIBUTED": "critical",
+    }
     with LocalCluster(
         n_workers=0, host="127.0.0.1", protocol="tcp", dashboard_address=None, silence_logs="CRITICAL"
     ) as cluster:
         command += ["--no-dashboard", "--death-timeout", "60", cluster.scheduler_address]
-        with subprocess.Popen(command, env=os.environ | quiet, stdin=subprocess.DEVNULL) as workers:
+        with subprocess.Popen(command, env=os.environ | environment, stdin=subprocess.DEVNULL) as workers:
             try:
-                cluster.wait_for_workers(1, timeout=120)
+                with contextlib.suppress(TimeoutError):  # then the bar says that there is none, and how to start one
+                    cluster.wait_for_workers(1, timeout=120)
                 yield cluster.scheduler_address
-            except TimeoutError:
-                raise ClusterError(f"no worker could be started on this machine: {' '.join(command)}") from None
             finally:
                 workers.kill()  # all that it had to do is done, or not wanted any more
 
@@ -253,7 +257,7 @@ def _job(
     worker = get_worker()
     if reason := _unfit(wanted, [group[0].dataset], device):
         raise Unfit(worker.address, reason)
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or 1))
+    torch.set_num_threads(int((os.environ.get("OMP_NUM_THREADS") or "1").split(",")[0]))
     here = Path(worker.local_directory).parent / "epkit" / f"{name}-{SOURCE[:12]}.checkpoint"
     checkpoint = token.with_name(f"{name}.checkpoint") if token.exists() else here
     key, done, told = worker.get_current_task(), 0, 0.0

@@ -116,7 +116,7 @@ def test_make_figures_trains_on_the_cluster_that_it_is_given(dask, tmp_path, mon
 
 def test_a_killed_worker_costs_one_retry_from_its_checkpoint(dask, tmp_path):
     """The other worker goes on where the lost one had got to, and ends with the same numbers."""
-    log, parameters = tmp_path / "log", TINY | {"seeds": 1, "epochs": 400, "train_images": 1400}
+    log, parameters = tmp_path / "log", TINY | {"seeds": 1, "epochs": 60, "train_images": 800}
 
     def slow_and_watched():
         original = ensembles.trained
@@ -125,7 +125,7 @@ def test_a_killed_worker_costs_one_retry_from_its_checkpoint(dask, tmp_path):
             def slower(images):
                 with open(log, "a") as lines:
                     lines.write(f"{os.getpid()} {images}\n")
-                time.sleep(0.02)
+                time.sleep(0.05)
                 progress(images)
 
             return original(sweep, group, rates, progress=slower, **options)
