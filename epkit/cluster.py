@@ -68,18 +68,20 @@ def connected(scheduler: str) -> Iterator[Client]:
     """
     check_address(scheduler)
     from distributed import Client
+    from distributed.utils import silence_logging_cmgr
     from distributed.versions import VersionMismatchWarning
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", VersionMismatchWarning)  # more is compared below, and refused
-        try:
-            client = Client(scheduler, timeout=CONNECT, set_as_default=False)
-        except (OSError, ValueError) as error:
-            raise ClusterError(
-                f"{scheduler}: no Dask scheduler answers there ({_first_line(error)}); `dask scheduler` starts one"
-            ) from None
-    with client:
-        yield client
+    with silence_logging_cmgr("CRITICAL"):  # its tracebacks; what they come from is said once, in plain words
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", VersionMismatchWarning)  # more is compared below, and refused
+            try:
+                client = Client(scheduler, timeout=CONNECT, set_as_default=False)
+            except (OSError, ValueError) as error:
+                raise ClusterError(
+                    f"{scheduler}: no Dask scheduler answers there ({_first_line(error)}); `dask scheduler` starts one"
+                ) from None
+        with client:
+            yield client
 
 
 def refuse_misfits(client: Client, scheduler: str, data_sets: Sequence[str], device: str) -> None:
@@ -153,7 +155,7 @@ def trained(
             if time.monotonic() - looked > TELL:
                 before, workers, looked = workers, len(client.nthreads()), time.monotonic()
                 now = sum(done.values())
-                progress(now - told, f", {workers} workers")
+                progress(now - told, f", {workers} worker{'s' * (workers != 1)}")
                 told = now
                 if not workers and before:
                     command = f"dask worker {scheduler} --nworkers 2 --nthreads 1"
@@ -252,7 +254,7 @@ def _job(
     device: str,
 ) -> xr.Dataset:
     """On a worker: one group's history, on as many threads as the worker's environment gives to each slot."""
-    from distributed import get_worker
+    from distributed import Status, get_worker
 
     worker = get_worker()
     if reason := _unfit(wanted, [group[0].dataset], device):
@@ -265,7 +267,7 @@ def _job(
     def progress(images: int) -> None:
         nonlocal done, told
         done += images
-        if worker.state.tasks[key].state == "cancelled":
+        if worker.state.tasks[key].state == "cancelled" or worker.status in (Status.closing, Status.closed):
             raise InterruptedError("nobody waits for this job any more")
         if time.monotonic() - told > TELL:
             worker.log_event(TOPIC, {"token": token.name, "name": name, "images": done})

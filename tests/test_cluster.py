@@ -60,8 +60,9 @@ class Cluster:
 
     @property
     def address(self):
-        wait_until((self.folder / "scheduler.json").exists)
-        return json.loads((self.folder / "scheduler.json").read_text())["address"]
+        file = self.folder / "scheduler.json"
+        wait_until(lambda: file.exists() and file.read_text().rstrip().endswith("}"))  # written to its end
+        return json.loads(file.read_text())["address"]
 
     def wait_for(self, workers):
         with cluster.connected(self.address) as client:
@@ -225,7 +226,7 @@ def test_a_lost_scheduler_is_one_error_and_keeps_what_is_done(dask, tmp_path, mo
     epkit.run(parameters, path)
     assert 1 <= done == 8 - len(groups)
     for worker in dask.workers:
-        worker.wait(timeout=60)
+        assert worker.wait(timeout=60) != -signal.SIGABRT, "killed within a block of steps"
 
 
 def test_a_scheduler_that_is_not_there_is_said_so_before_any_work(tmp_path, capsys):
