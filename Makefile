@@ -9,6 +9,7 @@ VENV ?= .venv
 PROFILE ?= quick
 SETS ?=
 BENCH ?=
+# tcp://… of a running Dask cluster to train on; empty: this machine's cores
 SCHEDULER ?=
 PY := $(VENV)/bin/python
 INSTALLED := $(VENV)/.epkit-installed
@@ -38,7 +39,7 @@ $(foreach name,$(filter-out $(SETTABLE) EPKIT_% CXX SHELL MAKEFLAGS,$(.VARIABLES
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "  PROFILE=smoke|digits|quick|study|paper  VENV=folder  PYTHON=python3.x"
+	@echo "  PROFILE=smoke|digits|quick|study|paper  SCHEDULER=tcp://host:8786  VENV=folder  PYTHON=python3.x"
 
 env: $(INSTALLED)  ## the virtual environment from requirements.lock, once
 $(INSTALLED): requirements.lock pyproject.toml
@@ -52,11 +53,12 @@ $(INSTALLED): requirements.lock pyproject.toml
 
 # A profile that somebody names is that profile or an error; the default becomes `digits` without the data sets.
 FALLBACK := $(if $(filter file,$(origin PROFILE)),--fallback digits)
+ON := $(if $(SCHEDULER),--scheduler '$(SCHEDULER)')
 figures: $(INSTALLED)  ## the figures and their summary, from PROFILE
-	$(PY) -m epkit.execute figures --profile $(PROFILE) $(FALLBACK)
+	$(PY) -m epkit.execute figures --profile $(PROFILE) $(FALLBACK) $(ON)
 
 recompute: $(INSTALLED)  ## like figures, with PROFILE's finished stores set aside (*.old) and computed anew
-	$(PY) -m epkit.execute figures --profile $(PROFILE) --fresh
+	$(PY) -m epkit.execute figures --profile $(PROFILE) --fresh $(ON)
 
 notebooks: $(INSTALLED)  ## refresh the committed, executed notebooks from the committed stores
 	$(PY) -m epkit.execute notebooks

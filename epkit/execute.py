@@ -21,7 +21,7 @@ import pandas as pd
 import papermill
 import xarray as xr
 
-from . import claims, files, store
+from . import claims, cluster, files, store
 from .experiments import holding
 from .inputs import ParameterError, Parser, hint, parameter_file, parameters_cell, short
 from .parameters import Comparison, Mechanism, Oracles, Published, Sweep, validated
@@ -29,6 +29,7 @@ from .parameters import Comparison, Mechanism, Oracles, Published, Sweep, valida
 Experiment = Sweep | Mechanism | Oracles
 DRAWN_AT_ONCE = 4  # notebooks, where none has anything to compute
 COMMITTED = ("quick", "study", "paper")  # profiles whose stores are
+PLAIN = ("ParameterError", "StoreError", "DataUnavailable", "ClusterError")
 NOTEBOOKS, PARAMS = store.CHECKOUT / "notebooks", store.CHECKOUT / "params"
 README, MARKS = (
     store.CHECKOUT / "README.md",
@@ -48,6 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
     drawn = commands.add_parser("figures", help="compute what a profile lacks, draw its figures, print the verdicts")
     drawn.add_argument("--profile", default="quick", help="a folder of params/ (default: quick)")
     drawn.add_argument("--fallback", help="profile to take instead where the data sets can't be had")
+    drawn.add_argument("--scheduler", help="address of a Dask cluster's to train on (default: this machine's cores)")
     drawn.add_argument("--fresh", action="store_true", help="set finished stores aside and compute them anew")
     commands.add_parser("notebooks", help="re-execute the committed notebooks in place, and renew README's results")
     options = parser.parse_args(arguments)
@@ -61,23 +63,27 @@ def main(arguments: list[str] | None = None) -> int:
             README.write_text(f"{before}{MARKS[0]}\n{results_table('quick')}{MARKS[1]}{after}", encoding="utf-8")
             (store.results("") / "SHA256SUMS").write_text(manifest(), encoding="utf-8")
             return 0
-        return figures(options.profile, options.fallback, options.fresh)
-    except (ParameterError, store.StoreError, files.DataUnavailable) as error:
+        return figures(options.profile, options.fallback, options.fresh, options.scheduler)
+    except (ParameterError, store.StoreError, files.DataUnavailable, cluster.ClusterError) as error:
         print(error, file=sys.stderr)
         return 1
     except papermill.PapermillExecutionError as error:
-        print(f"A notebook failed:\n{error}", file=sys.stderr)
+        # What epkit itself has to say is said plainly; of anything else, where it happened is needed too.
+        print(error.evalue if error.ename in PLAIN else f"A notebook failed:\n{error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\nInterrupted. What was finished is kept; the same command goes on from there.", file=sys.stderr)
         return 130
 
 
-def figures(profile: str, fallback: str | None = None, fresh: bool = False) -> int:
+def figures(profile: str, fallback: str | None = None, fresh: bool = False, scheduler: str | None = None) -> int:
     """Execute a profile's notebooks, in order, and print the summary."""
     started, note = time.monotonic(), ""
     work, folder = planned(profile), store.results(profile)
     instead = planned(fallback) if fallback else {}
+    if scheduler is not None:
+        with cluster.connected(scheduler):
+            pass
     # The default command asks for its data even where nothing is left to compute: a store that came with the checkout
     # is no proof that this machine can make it.
     needed = [e.dataset for e in _lacking(work, None if fallback or fresh else folder)]
@@ -103,7 +109,8 @@ def figures(profile: str, fallback: str | None = None, fresh: bool = False) -> i
             print(f"{name}: up to date")
             return
         print(f"{name}: executing with params/{profile}/{name}.yaml")
-        execute(source, executed, {"profile": profile, **work[name]}, inputs)
+        given = {"profile": profile, "scheduler": scheduler, **work[name]}
+        execute(source, executed, given, inputs)
 
     if _lacking(work, folder):  # in order, for each computes on the whole machine, and reuses its neighbours' runs
         for name in work:
@@ -129,7 +136,8 @@ def planned(profile: str) -> dict[str, dict]:
             raise ParameterError(f"{place}: no notebook takes its parameters from a file of this name; {near}")
         given = parameter_file(path, place)
         declared = parameters_cell(NOTEBOOKS / f"{path.stem}.ipynb")
-        declared.pop("profile", None)
+        for name in ("profile", "scheduler"):  # of how to compute, not of what
+            declared.pop(name, None)
         if unknown := [key for key in given if key not in declared]:
             lines = [f"{place}: {short(key, 60)}: no such parameter; {hint(key, declared)}" for key in unknown]
             raise ParameterError("\n".join(lines))

@@ -16,7 +16,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +25,7 @@ import xarray as xr
 from filelock import FileLock, Timeout
 from tqdm import auto, std
 
-from . import files, spice, store
+from . import cluster, files, spice, store
 from .parameters import Mechanism, Network, Oracles, Point, Sweep, layer_sizes, validated
 
 if TYPE_CHECKING:
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
 # Part of every run's hash: raise it when the same parameters must give other numbers than before.
 RESULTS_VERSION = 1
+
+# Conductances times images: about half a minute on two cores, from which on starting more processes pays.
+WORTH_PROCESSES = 1e11
 
 # In a notebook a bar is a widget; where papermill's caller watches from a terminal (`epkit.execute`), it is text.
 progress_bar = std.tqdm if os.environ.get("EPKIT_TERMINAL") else auto.tqdm
@@ -58,17 +61,25 @@ ATTRIBUTES: dict[str, dict[str, str]] = {
 RUN = {"test_error", "train_error", "train_cost", "activity", "conductance", "diverged", "wall_time", "run"}
 
 
-def run(parameters: Sweep | Mapping[str, object], path: str | Path, *, device: str = "cpu") -> xr.Dataset:
+def run(
+    parameters: Sweep | Mapping[str, object],
+    path: str | Path,
+    *,
+    device: str = "cpu",
+    scheduler: str | None = None,
+) -> xr.Dataset:
     """The runs of a sweep: read from the store where it has them, computed where it doesn't.
 
-    With a complete store this only reads. Otherwise groups of missing runs are trained one after the other under a
-    progress bar, each kept in a file of its own as soon as it is done, and merged into the store at the end; an
+    With a complete store this only reads. Otherwise groups of missing runs are trained under a progress bar, here or on
+    a cluster, each kept in a file of its own as soon as it is done, and merged into the store at the end; an
     interrupted call goes on where it stopped and ends with the same numbers.
 
     Args:
         parameters: a `Sweep`, or values for one.
         path: the netCDF store; what isn't merged yet lies beside it in `<name>.parts/`.
-        device: where torch computes; not part of the parameters.
+        device: where torch computes. scheduler: address of a Dask cluster's, such as "tcp://127.0.0.1:8786"; None
+            trains on the cores of this machine, as many groups at once as have work for all of them. Neither is part
+            of the parameters.
 
     Returns:
         Dataset over (dataset, learning_rate, averaging, samples, sigma, seed, epoch[, layer]): test_error,
@@ -78,7 +89,10 @@ def run(parameters: Sweep | Mapping[str, object], path: str | Path, *, device: s
     Raises:
         ParameterError: before any work. datasets.DataUnavailable: before any training.
         store.StoreError: when the store can't be written.
+        cluster.ClusterError: when the cluster can't be used or is lost, or runs failed on it; the others are kept.
     """
+    if scheduler is not None:
+        cluster.check_address(scheduler)
     sweep = parameters if isinstance(parameters, Sweep) else validated(Sweep, parameters)
     path = Path(path)
     if (known := holding(path, sweep)) is not None:
@@ -99,21 +113,35 @@ def run(parameters: Sweep | Mapping[str, object], path: str | Path, *, device: s
         with ensembles.nudge_too_strong():
             rates = {name: ensembles.layer_rates(sweep, name, device) for name in sweep.dataset}
         parts.mkdir(parents=True, exist_ok=True)
-        images = ensembles.images_a_run(sweep)
-        with progress_bar(total=len(missing) * images, unit="image", unit_scale=True, desc=path.stem) as bar:
-            for group in _groups(missing):
-                bar.set_postfix_str(f"{len(points) - len(missing)} of {len(points)} runs done")
-                of_group = [ids[p] for p in group]
-                file = parts / f"{store.digest(''.join(of_group))[:20]}.nc"
-                checkpoint = file.with_suffix(".checkpoint")
-                part = ensembles.trained(
-                    sweep, group, rates[group[0].dataset], device=device, checkpoint=checkpoint, progress=bar.update
-                )
-                part["run"] = "member", of_group
-                store.write(part, file)
-                checkpoint.unlink(missing_ok=True)
-                finished |= _runs(part)
-                missing = [p for p in missing if p not in group]
+        groups = {store.digest("".join(ids[p] for p in group))[:20]: group for group in _groups(missing)}
+        failed: dict[str, Exception] = {}
+        images = len(missing) * ensembles.images_a_run(sweep)
+        with progress_bar(total=images, unit="image", unit_scale=True, desc=path.stem) as bar:
+
+            def show(images: int, where: str = "") -> None:
+                lost = sum(len(groups[name]) for name in failed)
+                counts = f"{len(points) - len(missing)} runs done, {lost} failed, {len(missing) - lost} waiting"
+                bar.set_postfix_str(counts + where, refresh=False)
+                bar.update(images)
+
+            with contextlib.closing(_trained(sweep, groups, rates, device, scheduler, parts, show)) as histories:
+                for name, part in histories:
+                    if isinstance(part, Exception):
+                        failed[name] = part
+                        continue
+                    part["run"] = "member", [ids[p] for p in groups[name]]
+                    store.write(part, parts / f"{name}.nc")
+                    (parts / f"{name}.checkpoint").unlink(missing_ok=True)
+                    finished |= _runs(part)
+                    missing = [p for p in missing if p not in groups[name]]
+            show(0)
+        if failed:
+            lines = [f"{path.name}: {len(missing)} runs failed; the others are kept, the same call tries these again"]
+            for name, error in failed.items():
+                first, runs = groups[name][0], len(groups[name])
+                which = f"{first.dataset}, {first.averaging} averaging, N = {first.samples}, seed {first.seed}"
+                lines.append(f"  {which} ({runs} runs): {type(error).__name__}: {error}")
+            raise cluster.ClusterError("\n".join(lines)) from next(iter(failed.values()))
         merged = _merged(sweep, [finished[ids[p]] for p in points], rates)
         store.write(merged, path)
         shutil.rmtree(parts)
@@ -195,10 +223,51 @@ def _only_one_computing(path: Path) -> Iterator[None]:
 def _groups(points: list[Point]) -> list[list[Point]]:
     """Runs to train as one ensemble: those that share data set, read-outs and seed, so also batches and noise."""
 
-    def shared(point: Point) -> tuple:
-        return point.dataset, point.averaging, point.samples, point.seed
+    return [list(group) for _, group in itertools.groupby(sorted(points, key=_shared), key=_shared)]
 
-    return [list(group) for _, group in itertools.groupby(sorted(points, key=shared), key=shared)]
+
+def _shared(point: Point) -> tuple[str, str, int, int]:
+    return point.dataset, point.averaging, point.samples, point.seed
+
+
+def _trained(
+    sweep: Sweep,
+    groups: Mapping[str, list[Point]],
+    rates: Mapping[str, list[float]],
+    device: str,
+    scheduler: str | None,
+    parts: Path,
+    progress: Callable[..., object],
+) -> Generator[tuple[str, xr.Dataset | Exception], None, None]:
+    """Each group's name with its history, or with what it failed of on a cluster; what fails here is raised."""
+    if not groups:
+        return
+    import torch
+
+    from . import ensembles
+
+    with contextlib.ExitStack() as stack:
+        if scheduler is None:
+            from dask.system import CPU_COUNT  # knows the share of the cores that a container has
+
+            torch.set_num_threads(cores := min(torch.get_num_threads(), CPU_COUNT))
+            # No more threads than members are of use to a group: what a large machine has beyond that trains others.
+            at_once = min(len(groups), cores // max(map(len, groups.values())))
+            sizes = [layer_sizes(sweep, p.dataset) for group in groups.values() for p in group]
+            work = ensembles.images_a_run(sweep) * sum(a * b for size in sizes for a, b in itertools.pairwise(size))
+            if device != "cpu" or work < WORTH_PROCESSES:
+                at_once = 1
+            if at_once < 2:
+                for name, group in groups.items():
+                    yield name, ensembles.trained(
+                        sweep, group, rates[group[0].dataset],
+                        device=device, checkpoint=parts / f"{name}.checkpoint", progress=progress,
+                    )  # fmt: skip
+                return
+            scheduler = stack.enter_context(cluster.of_this_machine(at_once, cores // at_once))
+        client = stack.enter_context(cluster.connected(scheduler))
+        cluster.refuse_misfits(client, scheduler, sweep.dataset, device)
+        yield from cluster.trained(client, scheduler, sweep, groups, rates, device, parts, progress)
 
 
 def _finished(parts: list[Path], neighbours: list[Path]) -> dict[str, xr.Dataset]:

@@ -39,6 +39,7 @@ def test_committed_notebooks_are_executed(path):
 def test_defaults_are_the_profile_whose_store_is_committed(path):
     given = defaults(path)
     profile = given.pop("profile")
+    assert given.pop("scheduler") is None, "a reader needs no cluster"
     assert given == yaml.safe_load((ROOT / "params" / profile / f"{path.stem}.yaml").read_text())
     assert list((ROOT / "results" / profile).glob(f"{path.stem}*.nc"))
 
