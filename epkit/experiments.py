@@ -81,11 +81,12 @@ def run(parameters: Sweep | Mapping[str, object], path: str | Path, *, device: s
 
     ids = _run_ids(sweep)
     points = list(ids)
-    with _only_one_computing(path):
+    with only_one_computing(path):
         if (known := holding(path, sweep)) is not None:
             return known
         parts = path.with_suffix(".parts")
-        parts.mkdir(parents=True, exist_ok=True)
+        for unfinished in path.parent.glob(f".{path.name}.*.tmp"):  # of a process that was killed while it wrote
+            unfinished.unlink()
         # Neighbouring stores of the profile may hold the same runs for another figure.
         finished = _finished({path, *parts.glob("*.nc"), *path.parent.glob("*.nc")})
         missing = [p for p in points if ids[p] not in finished]
@@ -108,7 +109,7 @@ def run(parameters: Sweep | Mapping[str, object], path: str | Path, *, device: s
                 missing = [p for p in missing if p not in group]
         merged = _merged(sweep, [finished[ids[p]] for p in points], rates)
         store.write(merged, path)
-        shutil.rmtree(parts)
+        shutil.rmtree(parts, ignore_errors=True)
     return store.read(path)
 
 
@@ -153,15 +154,20 @@ def holding(path: Path, parameters: Sweep | Mechanism) -> xr.Dataset | None:
 
 
 @contextmanager
-def _only_one_computing(path: Path) -> Iterator[None]:
-    """Wait until no other process computes this store."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+def only_one_computing(path: Path) -> Iterator[None]:
+    """Wait until no other process computes this store; StoreError if nothing can be written beside it.
+
+    The system lifts the lock of a process that ends, however it ends: the file that stays says nothing.
+    """
     lock = FileLock(path.with_suffix(".lock"))
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except Timeout:
         print(f"{path.name} is being computed by another process; waiting for it", file=sys.stderr)
         lock.acquire()
+    except OSError as error:
+        raise store.StoreError(f"{path}: cannot be written ({error.strerror}), and is not complete") from error
     try:
         yield
     finally:

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from . import datasets, ensembles, store
-from .experiments import check_size, holding, progress_bar, settings
+from .experiments import check_size, holding, only_one_computing, progress_bar, settings
 from .learning import NUDGES, agreement, backpropagated, gradient
 from .networks import DeepResistiveNetwork
 from .parameters import Mechanism, validated
@@ -38,13 +38,22 @@ def look_inside(parameters: Mechanism | Mapping[str, object], path: str | Path) 
     path = Path(path)
     if (known := holding(path, mechanism)) is not None:
         return known
+    with only_one_computing(path):
+        if (known := holding(path, mechanism)) is not None:
+            return known
+        store.write(_computed(mechanism, path.stem), path)
+    return store.read(path)
+
+
+def _computed(mechanism: Mechanism, name: str) -> xr.Dataset:
+    """What `look_inside` stores, under a progress bar of that name."""
     data = ensembles.data(mechanism.dataset, mechanism.train_images, mechanism.test_images)
     sizes = ensembles.layer_sizes(mechanism, mechanism.dataset)
     x = data.x_train[: mechanism.check_images].double()
     target = one_hot(data.y_train[: mechanism.check_images], sizes[-1]).double()
     untrained = DeepResistiveNetwork(sizes, input_gain=mechanism.input_gain, dtype=torch.float64)
     steps = len(mechanism.betas) * len(NUDGES) + mechanism.epochs + 2
-    with progress_bar(total=steps, desc=path.stem) as bar, one_thread():
+    with progress_bar(total=steps, desc=name) as bar, one_thread():
         relaxation = _relaxation(untrained, x, target, mechanism)
         bar.update()
         reference = backpropagated(untrained, x, target, iterations=mechanism.check_iterations)
@@ -85,8 +94,7 @@ def look_inside(parameters: Mechanism | Mapping[str, object], path: str | Path) 
     everything["title"] = (), datasets.INFO[mechanism.dataset].title
     checksums = {mechanism.dataset: datasets.checksum(mechanism.dataset)}
     title = "Relaxation, gradient and learning of a deep resistive network"
-    store.write(everything.assign_attrs(store.provenance(title, settings(mechanism), checksums)), path)
-    return store.read(path)
+    return everything.assign_attrs(store.provenance(title, settings(mechanism), checksums))
 
 
 def _relaxation(net: DeepResistiveNetwork, x: Tensor, target: Tensor, mechanism: Mechanism) -> xr.Dataset:

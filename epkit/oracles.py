@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, one_hot
 
 from . import datasets, spice, store
-from .experiments import progress_bar
+from .experiments import only_one_computing, progress_bar
 from .learning import Estimator, agreement, contrast, gradient
 from .networks import DeepResistiveNetwork
 from .parameters import Axis, Count, DatasetName, ParameterError, Positive, Width, validated
@@ -231,10 +231,27 @@ def oracles(parameters: Oracles | Mapping[str, object], path: str | Path) -> xr.
     path = Path(path)
     if (known := holding(path, study)) is not None:
         return known
+    with only_one_computing(path):
+        if (known := holding(path, study)) is not None:
+            return known
+        store.write(_computed(study, path.stem), path)
+    return store.read(path)
+
+
+def holding(path: Path, study: Oracles) -> xr.Dataset | None:
+    """The store, if it is sound, holds exactly this study, and lacks nothing that could now be computed."""
+    known = store.read_if_sound(path)
+    if known is None or store.parameters(known) != _settings(study):
+        return None
+    return None if spice.available() and not known["shift"].notnull().any() else known
+
+
+def _computed(study: Oracles, name: str) -> xr.Dataset:
+    """What `check` stores, under a progress bar of that name."""
     data = datasets.load(study.dataset, train=study.images, test=1)
     batch = _Batch(data.x_train.double(), one_hot(data.y_train, 10).double())
     parts = []
-    with progress_bar(total=len(study.networks) + 2, desc=path.stem) as bar, one_thread():
+    with progress_bar(total=len(study.networks) + 2, desc=name) as bar, one_thread():
         stopped = []
         for published in study.networks:
             stopped.append(_stopped_early(published, study.iterations, batch))
@@ -246,19 +263,10 @@ def oracles(parameters: Oracles | Mapping[str, object], path: str | Path) -> xr.
         parts.append(_real_diodes(study, batch))
         bar.update()
     everything = xr.merge(parts, join="outer", compat="equals")
-    everything["title"] = (), info.title
+    everything["title"] = (), datasets.INFO[study.dataset].title
     checksums = {study.dataset: datasets.checksum(study.dataset)}
     title = "Relaxation, gradient and diodes against exact solutions"
-    store.write(everything.assign_attrs(store.provenance(title, _settings(study), checksums)), path)
-    return store.read(path)
-
-
-def holding(path: Path, study: Oracles) -> xr.Dataset | None:
-    """The store, if it is sound, holds exactly this study, and lacks nothing that could now be computed."""
-    known = store.read_if_sound(path)
-    if known is None or store.parameters(known) != _settings(study):
-        return None
-    return None if spice.available() and not known["shift"].notnull().any() else known
+    return everything.assign_attrs(store.provenance(title, _settings(study), checksums))
 
 
 def _settings(study: Oracles) -> dict[str, object]:

@@ -1,9 +1,14 @@
-"""Result stores: labelled netCDF files that are written whole or not at all, and say where their numbers come from."""
+"""Result stores: labelled netCDF files that are written whole or not at all, and say where their numbers come from.
+
+The last line of each, after the end of what HDF5 reads, is the SHA-256 of all before it, so that no damage goes unseen.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
+import itertools
 import json
 import os
 import platform
@@ -19,10 +24,15 @@ import xarray as xr
 CHECKOUT = Path(__file__).resolve().parent.parent
 PAPER = "Peters and Talatchian, Harnessing uncertainty when learning through Equilibrium Propagation, arXiv:2503.22810"
 RECORDED = ("torch", "numpy", "scipy", "xarray", "scikit-learn")
+SEAL = b"\nsha256 "
 
 
 class StoreError(RuntimeError):
     """A store cannot be read or written; the message names the file and what to do."""
+
+
+class Damaged(StoreError):
+    """A store is not what was written."""
 
 
 def results(profile: str) -> Path:
@@ -32,42 +42,62 @@ def results(profile: str) -> Path:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary file beside `path` that takes its place when the block ends well, and vanishes when it doesn't."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """A temporary file beside `path` that takes its place when the block ends well, and vanishes when it doesn't.
+
+    StoreError where the system takes no file: a full disk, a read-only folder.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         with open(temporary, "rb") as written:
             os.fsync(written.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        raise StoreError(
+            f"{path}: cannot be written ({error.strerror or error}); what was finished before is kept"
+        ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def writable(folder: Path) -> bool:
+    """Whether files can be put into a folder, which need not exist yet."""
+    return os.access(next(place for place in (folder, *folder.absolute().parents) if place.exists()), os.W_OK)
 
 
 def write(dataset: xr.Dataset, path: Path, *, compress: bool = True) -> None:
-    """Write atomically as netCDF-4; StoreError if the folder takes no file."""
+    """Write atomically as netCDF-4, and seal; StoreError if the folder takes no file."""
     encoding = {
         name: {"zlib": True, "complevel": 4} if compress else {}
         for name, v in dataset.variables.items()
         if v.dtype.kind in "fiu" and v.ndim
     }
-    try:
-        with replacing(path) as temporary:
-            dataset.to_netcdf(temporary, engine="h5netcdf", encoding=encoding)
-    except OSError as error:
-        raise StoreError(
-            f"{path}: cannot be written ({error.strerror or error}); what was finished before is kept"
-        ) from error
+    # In memory first: where a disk is full, HDF5 takes the process down with it.
+    content = dataset.to_netcdf(engine="h5netcdf", encoding=encoding)
+    with replacing(path) as temporary:
+        temporary.write_bytes(b"".join((content, _seal(content))))
 
 
 def read(path: Path) -> xr.Dataset:
-    """The whole store in memory, its file closed; StoreError if it is no readable netCDF."""
+    """The whole store in memory, its file closed; StoreError if there is none, Damaged if its content is not its own.
+
+    A file without a seal (another program's, or an older one) is taken as it is.
+    """
     try:
-        return xr.load_dataset(path, engine="h5netcdf")
+        content = memoryview(path.read_bytes())
     except FileNotFoundError:
         raise StoreError(f"{path}: no such store; `make figures` computes it") from None
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise StoreError(f"{path}: not a readable netCDF store ({error})") from error
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be read ({error.strerror})") from error
+    seal = content[-len(_seal(b"")) :]
+    if seal[: len(SEAL)] == SEAL and seal != _seal(content[: -len(seal)]):
+        raise Damaged(f"{path}: damaged, its SHA-256 is not the one in its last line")
+    try:
+        return xr.load_dataset(io.BytesIO(content), engine="h5netcdf")
+    except Exception as error:  # what a damaged file makes HDF5 raise can be anything
+        raise Damaged(f"{path}: not a readable netCDF store ({error})") from error
 
 
 def read_if_sound(path: Path) -> xr.Dataset | None:
@@ -76,11 +106,21 @@ def read_if_sound(path: Path) -> xr.Dataset | None:
         return None
     try:
         return read(path)
-    except StoreError as error:
-        aside = path.with_name(path.name + ".damaged")
-        os.replace(path, aside)
-        warnings.warn(f"{error}; moved to {aside.name}, its runs are computed anew", stacklevel=2)
+    except Damaged as error:
+        try:
+            fate = f"moved to {set_aside(path).name}"
+        except OSError as reason:
+            fate = f"it can't be moved aside ({reason.strerror})"
+        warnings.warn(f"{error}; {fate}, its runs are computed anew", stacklevel=2)
         return None
+
+
+def set_aside(path: Path) -> Path:
+    """Rename a damaged file to `<name>.damaged`, numbered where that is taken already, and return its new path."""
+    names = (f"{path.name}.damaged{number}" for number in itertools.chain([""], itertools.count(2)))
+    aside = next(place for place in map(path.with_name, names) if not place.exists())
+    os.replace(path, aside)
+    return aside
 
 
 def parameters(dataset: xr.Dataset) -> dict:
@@ -132,6 +172,11 @@ def source_hash() -> str:
     """SHA-256 of epkit's own source."""
     sources = [p for p in sorted(Path(__file__).parent.iterdir()) if p.suffix in (".py", ".cpp")]
     return digest("".join(p.read_text(encoding="utf-8") for p in sources))
+
+
+def _seal(content: bytes | memoryview) -> bytes:
+    """The last line of a file of this content."""
+    return SEAL + hashlib.sha256(content).hexdigest().encode() + b"\n"
 
 
 def digest(text: str) -> str:
