@@ -2,7 +2,7 @@
 
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help env figures recompute notebooks test bench lab data validate lint lock clean
+.PHONY: help env figures recompute notebooks test faults bench lab data validate lint lock clean
 
 VENV ?= .venv
 PROFILE ?= quick
@@ -54,6 +54,10 @@ test: $(INSTALLED)  ## unit tests, every notebook at profile smoke, and `validat
 
 validate: $(INSTALLED)  ## re-execute the committed notebooks and compare what they print
 	$(PY) -m pytest $(NBVAL) notebooks
+
+faults: $(INSTALLED)  ## the fault tests at length (50 kills; some minutes), and the table of docs/faults.md
+	EPKIT_COUNTS=results/counts $(PY) -m pytest tests/test_faults.py --kills 50 -k "not page"
+	$(PY) tests/counts.py
 
 bench: $(INSTALLED)  ## time the engine (4 minutes on a quiet machine): table, store, figure, README's table
 	$(PY) benchmarks/engine.py --readme $(BENCH)

@@ -26,6 +26,8 @@ from . import claims, datasets, oracles, store
 from .experiments import holding
 from .parameters import Mechanism, ParameterError, Published, Sweep, validated
 
+# What epkit refuses in words; raised in a notebook, it needs no traceback of the kernel's.
+REFUSALS = ParameterError, store.StoreError, datasets.DataUnavailable
 Experiment = Sweep | Mechanism | oracles.Oracles
 COMMITTED = ("quick", "study", "paper")  # profiles whose stores are
 NOTEBOOKS, PARAMS = store.CHECKOUT / "notebooks", store.CHECKOUT / "params"
@@ -38,6 +40,10 @@ CLAIMS: dict[str, list[Callable[[xr.Dataset], pd.DataFrame]]] = {
     "03_clt_scaling": [claims.claim_scaling],
     "04_dataset_comparison": [claims.claim_datasets, claims.claim_benefit, claims.claim_optimum],
 }
+
+
+class KernelDied(RuntimeError):
+    """The process that executed a notebook ended, twice; the message names the notebook."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -61,11 +67,12 @@ def main(arguments: list[str] | None = None) -> int:
             (store.results("") / "SHA256SUMS").write_text(manifest(), encoding="utf-8")
             return 0
         return figures(options.profile, options.fallback, options.fresh)
-    except (ParameterError, store.StoreError, datasets.DataUnavailable) as error:
+    except (*REFUSALS, KernelDied) as error:
         print(error, file=sys.stderr)
         return 1
     except papermill.PapermillExecutionError as error:
-        print(f"A notebook failed:\n{error}", file=sys.stderr)
+        refused = error.ename in [refusal.__name__ for refusal in REFUSALS]
+        print(error.evalue if refused else f"A notebook failed:\n{error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\nInterrupted. What was finished is kept; the same command goes on from there.", file=sys.stderr)
@@ -100,6 +107,8 @@ def figures(profile: str, fallback: str | None = None, fresh: bool = False) -> i
         if _executed_from(executed) == inputs and not fresh:
             print(f"{name}: up to date")
             continue
+        if not store.writable(folder):
+            raise store.StoreError(f"{folder} is read-only, and {name} is to be executed; EPKIT_RESULTS names another")
         print(f"{name}: executing with params/{profile}/{name}.yaml")
         execute(source, executed, {"profile": profile, **given})
         _note_inputs(executed, _inputs(source, given, sorted(folder.glob(f"{name}*.nc"))))
@@ -138,22 +147,19 @@ def planned(profile: str) -> dict[str, dict]:
 def execute(source: Path, target: Path, parameters: dict) -> None:
     """Run a notebook by papermill; `target` is replaced when it has run to its end, and only then.
 
-    A failed run leaves `<target>.failed.ipynb` to look into, and raises PapermillExecutionError.
+    A failed run leaves `<target>.failed.ipynb` to look into, and raises PapermillExecutionError. A kernel that dies is
+    replaced once, for what it finished is in the store; then KernelDied. StoreError if `target` can't be written.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
     with store.replacing(target) as temporary:
         notebook_path = temporary.with_suffix(".ipynb")
-        os.environ["EPKIT_TERMINAL"] = "1"
         try:
-            papermill.execute_notebook(
-                str(source), str(notebook_path), parameters, kernel_name="python3", cwd=str(store.CHECKOUT),
-                progress_bar=False, stderr_file=sys.stderr, start_timeout=120,
-                extra_arguments=["--IPKernelApp.log_level=ERROR"],  # it would warn of TCP, which is meant
-            )  # fmt: skip
+            _executed(source, notebook_path, parameters)
+            notebook = nbformat.read(notebook_path, as_version=4)
         except papermill.PapermillExecutionError:
             os.replace(notebook_path, target.with_suffix(".failed.ipynb"))
             raise
-        notebook = nbformat.read(notebook_path, as_version=4)
+        finally:
+            notebook_path.unlink(missing_ok=True)
         notebook.metadata.pop("papermill", None)
         for cell in notebook.cells:
             cell.metadata.pop("papermill", None)
@@ -161,7 +167,25 @@ def execute(source: Path, target: Path, parameters: dict) -> None:
             if "outputs" in cell:  # progress bars
                 cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr"]
         nbformat.write(notebook, temporary)
-        notebook_path.unlink()
+
+
+def _executed(source: Path, target: Path, parameters: dict, again: bool = True) -> None:
+    """Let papermill write `target`; a kernel that doesn't start, or dies, has one successor if `again`."""
+    os.environ["EPKIT_TERMINAL"] = "1"
+    try:
+        papermill.execute_notebook(
+            str(source), str(target), parameters, kernel_name="python3", cwd=str(store.CHECKOUT),
+            progress_bar=False, stderr_file=sys.stderr, start_timeout=120,
+            extra_arguments=["--IPKernelApp.log_level=ERROR"],  # it would warn of TCP, which is meant
+        )  # fmt: skip
+    except RuntimeError as error:  # nbclient's DeadKernelError, jupyter_client's RuntimeError
+        died = (
+            f"{source.stem}: {str(error).strip().rstrip('.')} (killed, or too little memory?); what it finished is kept"
+        )
+        if not again:
+            raise KernelDied(f"{died}. The same command goes on from there.") from error
+        print(f"{died}. Once more.", file=sys.stderr)
+        _executed(source, target, parameters, again=False)
 
 
 def summary(profile: str, note: str, seconds: float) -> str:

@@ -1,0 +1,60 @@
+"""How many bad inputs and faults were tried, by kind and outcome: a table after the tests, and pages of the docs.
+
+python tests/counts.py    renew the tables of docs/ from results/counts/
+"""
+
+import json
+import os
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+KEPT = ROOT / "results" / "counts"
+COUNTS: defaultdict[str, Counter[tuple[str, str]]] = defaultdict(Counter)
+MARKS = "<!-- counts: written by `make faults` -->", "<!-- end of counts -->"
+FAILED = "NOT WELL: "  # begins the outcomes that should not be
+
+
+@pytest.fixture(scope="module")
+def counted(request: pytest.FixtureRequest) -> Callable[..., None]:
+    """`counted(kind, outcome)` adds one, or `n`, to the table of the test's module."""
+    table = COUNTS[request.module.__name__.removeprefix("test_")]
+
+    def count(kind: str, outcome: str, n: int = 1) -> None:
+        table[kind, outcome] += n
+
+    return count
+
+
+def report(terminal: pytest.TerminalReporter) -> None:
+    """Print the tables; where EPKIT_COUNTS names a folder, also write each to `<folder>/<module>.json`."""
+    for name, table in COUNTS.items():
+        by_kind: dict[str, dict[str, int]] = {}
+        for (kind, outcome), number in sorted(table.items()):
+            by_kind.setdefault(kind, {})[outcome] = number
+        terminal.section(f"tried: {name.replace('_', ' ')}")
+        for kind, outcomes in by_kind.items():
+            terminal.line(f"{kind}: " + ", ".join(f"{number:,} {outcome}" for outcome, number in outcomes.items()))
+        if folder := os.environ.get("EPKIT_COUNTS"):
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            Path(folder, f"{name}.json").write_text(json.dumps(by_kind, indent=1) + "\n", encoding="utf-8")
+
+
+def page(counts: Path) -> str:
+    """The page of the documentation whose table is that of a file of counts."""
+    before, rest = (ROOT / "docs" / f"{counts.stem}.md").read_text(encoding="utf-8").split(MARKS[0])
+    lines = ["| fault | tried | ended well | how |", "| --- | ---: | ---: | --- |"]
+    for kind, outcomes in json.loads(counts.read_text(encoding="utf-8")).items():
+        well = sum(number for outcome, number in outcomes.items() if not outcome.startswith(FAILED))
+        how = "; ".join(f"{number:,} {outcome}" for outcome, number in outcomes.items())
+        lines.append(f"| {kind} | {sum(outcomes.values()):,} | {well:,} | {how} |")
+    table = "\n".join(lines)
+    return f"{before}{MARKS[0]}\n{table}\n{MARKS[1]}{rest.split(MARKS[1])[1]}"
+
+
+if __name__ == "__main__":
+    for counts in KEPT.glob("*.json"):
+        (ROOT / "docs" / f"{counts.stem}.md").write_text(page(counts), encoding="utf-8")
