@@ -2,7 +2,7 @@
 
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help env figures recompute notebooks test bench schedule lab data validate lint lock clean
+.PHONY: help env figures recompute notebooks test faults bench schedule lab data validate lint lock clean
 
 # what may be given on the command line is what has a default here, and EPKIT_…
 VENV ?= .venv
@@ -68,6 +68,10 @@ test: $(INSTALLED)  ## unit tests, every notebook at profile smoke, and `validat
 
 validate: $(INSTALLED)  ## re-execute the committed notebooks and compare what they print
 	$(PY) -m pytest $(NBVAL) notebooks
+
+faults: $(INSTALLED)  ## the fault tests at length (50 kills; some minutes), and the tables of docs/faults.md
+	EPKIT_COUNTS=results/counts $(PY) -m pytest tests/test_faults.py tests/test_bad_input.py --kills 50 -k "not page"
+	$(PY) tests/counts.py
 
 bench: $(INSTALLED)  ## time the engine and what surrounds it (10 minutes on a quiet machine): tables, stores, figure
 	$(PY) benchmarks/engine.py --readme $(BENCH)

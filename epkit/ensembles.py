@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
@@ -112,7 +113,10 @@ def trained(
         nonlocal kept
         progress(images * len(group))
         if (now := time.perf_counter()) - kept > KEEP_EVERY:
-            _keep(checkpoint, net, state, before + now - started)
+            try:
+                _keep(checkpoint, net, state, before + now - started)
+            except store.StoreError as error:  # a full disk: there may be room again when the runs are done
+                warnings.warn(f"{error}; training goes on", stacklevel=2)
             kept = time.perf_counter()
 
     history = train(

@@ -26,10 +26,12 @@ from .experiments import holding
 from .inputs import ParameterError, Parser, hint, parameter_file, parameters_cell, short
 from .parameters import Comparison, Mechanism, Oracles, Published, Sweep, validated
 
+# What epkit refuses in words; raised in a notebook, it needs no traceback of the kernel's.
+REFUSALS = ParameterError, store.StoreError, files.DataUnavailable, cluster.ClusterError
+PLAIN = [refusal.__name__ for refusal in (*REFUSALS, store.Damaged)]
 Experiment = Sweep | Mechanism | Oracles
 DRAWN_AT_ONCE = 4  # notebooks, where none has anything to compute
 COMMITTED = ("quick", "study", "paper")  # profiles whose stores are
-PLAIN = ("ParameterError", "StoreError", "DataUnavailable", "ClusterError")
 NOTEBOOKS, PARAMS = store.CHECKOUT / "notebooks", store.CHECKOUT / "params"
 README, MARKS = (
     store.CHECKOUT / "README.md",
@@ -40,6 +42,10 @@ CLAIMS: dict[str, list[Callable[[xr.Dataset], pd.DataFrame]]] = {
     "03_clt_scaling": [claims.claim_scaling],
     "04_dataset_comparison": [claims.claim_datasets, claims.claim_benefit, claims.claim_optimum],
 }
+
+
+class KernelDied(RuntimeError):
+    """The process that executed a notebook ended, twice; the message names the notebook."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -64,11 +70,11 @@ def main(arguments: list[str] | None = None) -> int:
             (store.results("") / "SHA256SUMS").write_text(manifest(), encoding="utf-8")
             return 0
         return figures(options.profile, options.fallback, options.fresh, options.scheduler)
-    except (ParameterError, store.StoreError, files.DataUnavailable, cluster.ClusterError) as error:
+    except (*REFUSALS, KernelDied) as error:
         print(error, file=sys.stderr)
         return 1
     except papermill.PapermillExecutionError as error:
-        # What epkit itself has to say is said plainly; of anything else, where it happened is needed too.
+        # Of anything else, where it happened is needed too.
         print(error.evalue if error.ename in PLAIN else f"A notebook failed:\n{error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -108,6 +114,8 @@ def figures(profile: str, fallback: str | None = None, fresh: bool = False, sche
         if _executed_from(executed) == inputs() and not fresh:
             print(f"{name}: up to date")
             return
+        if not store.writable(folder):
+            raise store.StoreError(f"{folder} is read-only, and {name} is to be executed; EPKIT_RESULTS names another")
         print(f"{name}: executing with params/{profile}/{name}.yaml")
         given = {"profile": profile, "scheduler": scheduler, **work[name]}
         execute(source, executed, given, inputs)
@@ -152,21 +160,18 @@ def execute(source: Path, target: Path, parameters: dict, inputs: Callable[[], s
     """Run a notebook by papermill; `target` is replaced when it has run to its end, and only then.
 
     What `inputs` returns at that end is noted in it. A failed run leaves `<target>.failed.ipynb` to look into, and
-    raises PapermillExecutionError.
+    raises PapermillExecutionError. A kernel that dies is replaced once, for what it finished is in the store; then
+    KernelDied. StoreError if `target` can't be written.
     """
     with store.replacing(target) as temporary:
         notebook_path = temporary.with_suffix(".ipynb")
-        os.environ["EPKIT_TERMINAL"] = "1"
         try:
-            notebook = papermill.execute_notebook(
-                str(source), str(notebook_path), parameters, kernel_name="python3", cwd=str(store.CHECKOUT),
-                progress_bar=False, stderr_file=sys.stderr, start_timeout=120,
-                extra_arguments=["--IPKernelApp.log_level=CRITICAL"],  # not that it uses TCP, nor that it is shut down
-            )  # fmt: skip
+            notebook = _executed(source, notebook_path, parameters)
         except papermill.PapermillExecutionError:
             os.replace(notebook_path, target.with_suffix(".failed.ipynb"))
             raise
-        notebook_path.unlink()
+        finally:
+            notebook_path.unlink(missing_ok=True)
         notebook.metadata.pop("papermill", None)
         if inputs:
             notebook.metadata["epkit_inputs"] = inputs()
@@ -176,6 +181,24 @@ def execute(source: Path, target: Path, parameters: dict, inputs: Callable[[], s
             if "outputs" in cell:  # progress bars
                 cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr"]
         nbformat.write(notebook, temporary)
+
+
+def _executed(source: Path, target: Path, parameters: dict, again: bool = True) -> nbformat.NotebookNode:
+    """What papermill makes, and writes to `target`; one kernel that dies is replaced if `again`."""
+    os.environ["EPKIT_TERMINAL"] = "1"
+    try:
+        return papermill.execute_notebook(
+            str(source), str(target), parameters, kernel_name="python3", cwd=str(store.CHECKOUT),
+            progress_bar=False, stderr_file=sys.stderr, start_timeout=120,
+            extra_arguments=["--IPKernelApp.log_level=CRITICAL"],  # not that it uses TCP, nor that it is shut down
+        )  # fmt: skip
+    except RuntimeError as error:  # nbclient's DeadKernelError, jupyter_client's RuntimeError
+        reason = str(error).strip().rstrip(".")
+        died = f"{source.stem}: {reason} (killed, or too little memory?); what it finished is kept"
+        if not again:
+            raise KernelDied(f"{died}. The same command goes on from there.") from error
+        print(f"{died}. Once more.", file=sys.stderr)
+        return _executed(source, target, parameters, again=False)
 
 
 def summary(profile: str, note: str, seconds: float) -> str:

@@ -102,10 +102,12 @@ def run(
 
     ids = _run_ids(sweep)
     points = list(ids)
-    with _only_one_computing(path):
+    with only_one_computing(path):
         if (known := holding(path, sweep)) is not None:
             return known
         parts = path.with_suffix(".parts")
+        for unfinished in path.parent.glob(f".{path.name}.*.tmp"):  # of a process that was killed while it wrote
+            unfinished.unlink()
         # Neighbouring stores of the profile may hold the same runs for another figure.
         finished = _finished([*parts.glob("*.nc")], [path, *path.parent.glob("*.nc")])
         missing = [p for p in points if ids[p] not in finished]
@@ -144,7 +146,7 @@ def run(
             raise cluster.ClusterError("\n".join(lines)) from next(iter(failed.values()))
         merged = _merged(sweep, [finished[ids[p]] for p in points], rates)
         store.write(merged, path)
-        shutil.rmtree(parts)
+        shutil.rmtree(parts, ignore_errors=True)
     return store.read(path)
 
 
@@ -162,12 +164,24 @@ def look_inside(parameters: Mechanism | Mapping[str, object], path: str | Path) 
         - test_error, train_error, activity … over (epoch[, layer]): training without uncertainty.
     """
     mechanism = parameters if isinstance(parameters, Mechanism) else validated(Mechanism, parameters)
-    path = Path(path)
-    if (known := holding(path, mechanism)) is not None:
-        return known
-    from .mechanism import looked_at
 
-    return looked_at(mechanism, path)
+    def compute(name: str) -> xr.Dataset:
+        from .mechanism import looked_at
+
+        return looked_at(mechanism, name)
+
+    return memoised(mechanism, Path(path), compute)
+
+
+def memoised(parameters: Mechanism | Oracles, path: Path, compute: Callable[[str], xr.Dataset]) -> xr.Dataset:
+    """The store at `path` if it holds these parameters, else what `compute` makes under a bar of the store's name."""
+    if (known := holding(path, parameters)) is not None:
+        return known
+    with only_one_computing(path):
+        if (known := holding(path, parameters)) is not None:
+            return known
+        store.write(compute(path.stem), path)
+    return store.read(path)
 
 
 def _axis(sweep: Sweep, name: str) -> list:
@@ -205,15 +219,20 @@ def holding(path: Path, parameters: Sweep | Mechanism | Oracles) -> xr.Dataset |
 
 
 @contextlib.contextmanager
-def _only_one_computing(path: Path) -> Iterator[None]:
-    """Wait until no other process computes this store."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+def only_one_computing(path: Path) -> Iterator[None]:
+    """Wait until no other process computes this store; StoreError if nothing can be written beside it.
+
+    The system lifts the lock of a process that ends, however it ends: the file that stays says nothing.
+    """
     lock = FileLock(path.with_suffix(".lock"))
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except Timeout:
         print(f"{path.name} is being computed by another process; waiting for it", file=sys.stderr)
         lock.acquire()
+    except OSError as error:
+        raise store.StoreError(f"{path}: cannot be written ({error.strerror}), and is not complete") from error
     try:
         yield
     finally:

@@ -10,6 +10,7 @@ import json
 import math
 import os
 import textwrap
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullLocator, PercentFormatter
 
 from .analysis import final_error, held, mean_interval, sigma_step
-from .store import replacing
+from .store import replacing, writable
 
 SIGMA = "read-out uncertainty σ (V)"
 BARS = "small dots: seeds; bars: mean, 95 % bootstrap interval over seeds"
@@ -49,8 +50,14 @@ def style() -> None:
 
 
 def save(figure: Figure, folder: str | os.PathLike, name: str) -> tuple[Path, Path]:
-    """Write `folder`/`name`.png (150 dpi) and .svg, atomically, the same to the byte; return both paths."""
+    """Write `folder`/`name`.png (150 dpi) and .svg, atomically, the same to the byte; return both paths.
+
+    In a read-only folder this only warns, for the figure can be looked at all the same. StoreError for a full disk.
+    """
     paths = Path(folder) / f"{name}.png", Path(folder) / f"{name}.svg"
+    if not writable(Path(folder)):
+        warnings.warn(f"{paths[0]}: not saved, the folder is read-only", stacklevel=2)
+        return paths
     for path, metadata in zip(paths, ({"Software": None}, {"Date": None}), strict=True):
         with replacing(path) as temporary, mpl.rc_context({"svg.hashsalt": name}):
             figure.savefig(temporary, dpi=150, format=path.suffix[1:], metadata=metadata)

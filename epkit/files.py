@@ -13,6 +13,7 @@ import os
 import shutil
 import socket
 import tempfile
+import warnings
 import zlib
 from collections.abc import Iterator, Mapping
 from http.client import HTTPException
@@ -24,6 +25,7 @@ import numpy as np
 from filelock import FileLock
 
 from .inputs import hint
+from .store import set_aside
 
 ORDER_SEED = 20250322  # of the fixed order of `datasets.load`
 DOWNLOAD_TIMEOUT = 10.0  # seconds without a byte
@@ -159,6 +161,10 @@ def _ensure(info: Info, target: Path) -> str:
         with lock, tempfile.TemporaryDirectory(prefix=".tmp-", dir=target.parent) as temporary:
             if _verified(info, target):  # another process was faster
                 return "data folder"
+            if target.exists():
+                found = _digest(target, info.files[target.name])
+                reasons.append(f"{target}: {found}, so it is corrupt; moved to {set_aside(target).name}")
+                warnings.warn(reasons[-1], stacklevel=2)
             for copy, origin in _copies(info, target).items():
                 if not copy.exists():
                     reasons.append(f"{copy}: not there")
@@ -173,14 +179,9 @@ def _ensure(info: Info, target: Path) -> str:
 
 
 def _verified(info: Info, target: Path) -> bool:
-    """Whether the file is there; a corrupt one raises, since somebody has to look why."""
-    if not target.exists():
-        return False
+    """Whether the file is there and is what it should be."""
     expected = info.files[target.name]
-    if (found := _digest(target, expected)) != expected:
-        reason = f"{target}: {found}\n    It is corrupt. It is not used and not deleted: move it away first."
-        raise DataUnavailable(_message(info, target, [reason]))
-    return True
+    return target.exists() and _digest(target, expected) == expected
 
 
 def _install(copy: Path, target: Path, expected: str, temporary: str, reasons: list[str]) -> bool:
@@ -193,7 +194,7 @@ def _install(copy: Path, target: Path, expected: str, temporary: str, reasons: l
             sink.flush()
             os.fsync(sink.fileno())
     except (OSError, EOFError, zlib.error) as error:
-        reasons.append(f"{copy}: can't be read to its end ({error})")
+        reasons.append(f"{copy}: can't be copied to its end ({error})")
         return False
     if (found := _digest(part, expected)) != expected:
         reasons.append(f"{copy}: {found}, so it is corrupt and not used")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,8 +18,8 @@ from .parameters import Mechanism, layer_sizes
 from .training import one_thread, train
 
 
-def looked_at(mechanism: Mechanism, path: Path) -> xr.Dataset:
-    """What `experiments.look_inside` returns, computed and written to the store at `path`."""
+def looked_at(mechanism: Mechanism, name: str) -> xr.Dataset:
+    """What `experiments.look_inside` stores, computed under a progress bar of that name."""
     data = ensembles.data(mechanism, mechanism.dataset)
     x_train, y_train = data.train
     sizes = layer_sizes(mechanism, mechanism.dataset)
@@ -28,7 +27,7 @@ def looked_at(mechanism: Mechanism, path: Path) -> xr.Dataset:
     target = one_hot(y_train[: mechanism.check_images], sizes[-1]).double()
     untrained = DeepResistiveNetwork(sizes, input_gain=mechanism.input_gain, dtype=torch.float64)
     steps = len(mechanism.betas) * len(NUDGES) + mechanism.epochs + 2
-    with progress_bar(total=steps, desc=path.stem) as bar, one_thread(), ensembles.nudge_too_strong():
+    with progress_bar(total=steps, desc=name) as bar, one_thread(), ensembles.nudge_too_strong():
         relaxation = _relaxation(untrained, x, target, mechanism)
         bar.update()
         reference = backpropagated(untrained, x, target, iterations=mechanism.check_iterations)
@@ -68,8 +67,7 @@ def looked_at(mechanism: Mechanism, path: Path) -> xr.Dataset:
     everything["title"] = (), datasets.INFO[mechanism.dataset].title
     checksums = {mechanism.dataset: datasets.checksum(mechanism.dataset)}
     title = "Relaxation, gradient and learning of a deep resistive network"
-    store.write(everything.assign_attrs(store.provenance(title, settings(mechanism), checksums)), path)
-    return store.read(path)
+    return everything.assign_attrs(store.provenance(title, settings(mechanism), checksums))
 
 
 def _relaxation(net: DeepResistiveNetwork, x: Tensor, target: Tensor, mechanism: Mechanism) -> xr.Dataset:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +24,7 @@ from torch.nn.functional import avg_pool2d, one_hot
 
 from . import datasets, ensembles, spice, store
 from .choices import Estimator
-from .experiments import holding, progress_bar, settings
+from .experiments import memoised, progress_bar, settings
 from .learning import agreement, contrast, gradient
 from .networks import DeepResistiveNetwork
 from .parameters import Oracles, Solved, validated
@@ -186,13 +187,15 @@ def oracles(parameters: Oracles | Mapping[str, object], path: str | Path) -> xr.
         ParameterError: before any work. datasets.DataUnavailable. store.StoreError: when the store can't be written.
     """
     study = parameters if isinstance(parameters, Oracles) else validated(Oracles, parameters)
-    path = Path(path)
-    if (known := holding(path, study)) is not None:
-        return known
+    return memoised(study, Path(path), partial(_computed, study))
+
+
+def _computed(study: Oracles, name: str) -> xr.Dataset:
+    """What `oracles` stores, under a progress bar of that name."""
     data = datasets.load(study.dataset, train=study.images, test=1)
     batch = _Batch(data.x_train.double(), one_hot(data.y_train, 10).double())
     parts = []
-    with progress_bar(total=len(study.networks) + 2, desc=path.stem) as bar, one_thread(), ensembles.nudge_too_strong():
+    with progress_bar(total=len(study.networks) + 2, desc=name) as bar, one_thread(), ensembles.nudge_too_strong():
         stopped = []
         for published in study.networks:
             stopped.append(_stopped_early(published, study.iterations, batch))
@@ -207,8 +210,7 @@ def oracles(parameters: Oracles | Mapping[str, object], path: str | Path) -> xr.
     everything["title"] = (), datasets.INFO[study.dataset].title
     checksums = {study.dataset: datasets.checksum(study.dataset)}
     title = "Relaxation, gradient and diodes against exact solutions"
-    store.write(everything.assign_attrs(store.provenance(title, settings(study), checksums)), path)
-    return store.read(path)
+    return everything.assign_attrs(store.provenance(title, settings(study), checksums))
 
 
 def _twins(hidden: list[int], gain: float, n_0: int) -> tuple[DeepResistiveNetwork, DeepResistiveNetwork]:

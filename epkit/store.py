@@ -1,9 +1,14 @@
-"""Result stores: labelled netCDF files that are written whole or not at all, and say where their numbers come from."""
+"""Result stores: labelled netCDF files that are written whole or not at all, and say where their numbers come from.
+
+The last line of each, after the end of what HDF5 reads, is the SHA-256 of all before it, so that no damage goes unseen.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
+import itertools
 import json
 import os
 import platform
@@ -21,10 +26,15 @@ from .inputs import short
 CHECKOUT = Path(__file__).resolve().parent.parent
 PAPER = "Peters and Talatchian, Harnessing uncertainty when learning through Equilibrium Propagation, arXiv:2503.22810"
 RECORDED = ("torch", "numpy", "scipy", "xarray", "scikit-learn")
+SEAL = b"\nsha256 "
 
 
 class StoreError(RuntimeError):
     """A store cannot be read or written; the message names the file and what to do."""
+
+
+class Damaged(StoreError):
+    """A file is not the store of epkit that was written, or never was one."""
 
 
 def results(profile: str) -> Path:
@@ -34,73 +44,105 @@ def results(profile: str) -> Path:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary file beside `path` that takes its place when the block ends well, and vanishes when it doesn't."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """A temporary file beside `path` that takes its place when the block ends well, and vanishes when it doesn't.
+
+    StoreError where the system takes no file: a full disk, a read-only folder.
+    """
     # named after machine and process: a worker that is believed dead may still write the same file
     temporary = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         with open(temporary, "rb") as written:
             os.fsync(written.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        raise StoreError(
+            f"{path}: cannot be written ({error.strerror or error}); what was finished before is kept"
+        ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def writable(folder: Path) -> bool:
+    """Whether files can be put into a folder, which need not exist yet."""
+    return os.access(next(place for place in (folder, *folder.absolute().parents) if place.exists()), os.W_OK)
 
 
 def write(dataset: xr.Dataset, path: Path, *, compress: bool = True) -> None:
-    """Write atomically as netCDF-4; StoreError if the folder takes no file."""
+    """Write atomically as netCDF-4, and seal; StoreError if the folder takes no file."""
     encoding = {
         name: {"zlib": True, "complevel": 4} if compress else {}
         for name, v in dataset.variables.items()
         if v.dtype.kind in "fiu" and v.ndim
     }
-    try:
-        with replacing(path) as temporary:
-            dataset.to_netcdf(temporary, engine="h5netcdf", encoding=encoding)
-    except OSError as error:
-        raise StoreError(
-            f"{path}: cannot be written ({error.strerror or error}); what was finished before is kept"
-        ) from error
+    # In memory first: where a disk is full, HDF5 takes the process down with it.
+    content = dataset.to_netcdf(engine="h5netcdf", encoding=encoding)
+    with replacing(path) as temporary:
+        temporary.write_bytes(b"".join((content, _seal(content))))
 
 
 def read(path: Path) -> xr.Dataset:
-    """The whole store in memory, its file closed; StoreError if it is no readable netCDF."""
+    """The whole store in memory, its file closed; StoreError if there is none, Damaged if its content is not its own.
+
+    A file without a seal (another program's, or an older one) is taken as it is.
+    """
     try:
-        # a store holds no dates, and what decodes them stumbles over foreign ones; HDF5 may lack netCDF's dimensions
-        return xr.load_dataset(path, engine="h5netcdf", decode_times=False, phony_dims="access")
+        content = memoryview(path.read_bytes())
     except FileNotFoundError:
         raise StoreError(f"{path}: no such store; `make figures` computes it") from None
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be read ({error.strerror})") from error
+    seal = content[-len(_seal(b"")) :]
+    if seal[: len(SEAL)] == SEAL and seal != _seal(content[: -len(seal)]):
+        raise Damaged(f"{path}: damaged, its SHA-256 is not the one in its last line")
+    try:
+        # a store holds no dates, and what decodes them stumbles over foreign ones; HDF5 may lack netCDF's dimensions
+        dataset = xr.load_dataset(io.BytesIO(content), engine="h5netcdf", decode_times=False, phony_dims="access")
     except Exception as error:  # what libraries stumble over in a damaged or a foreign file is theirs to choose
-        raise StoreError(f"{path}: not a readable netCDF store ({short(error, 100)})") from error
+        raise Damaged(f"{path}: not a readable netCDF store ({short(error, 100)})") from error
+    dataset.encoding["source"] = str(path)
+    return dataset
 
 
 def read_if_sound(path: Path, check: Callable[[xr.Dataset], object] = len) -> xr.Dataset | None:
     """The store, or None if there is none. A damaged one is moved aside, with a warning, never used or deleted.
 
-    So is one that `check`, which raises StoreError, does not take for a store of epkit.
+    So is one that `check`, which raises Damaged, does not take for a store of epkit.
     """
     if not path.exists():
         return None
     try:
         check(dataset := read(path))
         return dataset
-    except StoreError as error:
-        aside = path.with_name(path.name + ".damaged")
-        os.replace(path, aside)
-        warnings.warn(f"{error}; moved to {aside.name}, its runs are computed anew", stacklevel=2)
+    except Damaged as error:
+        try:
+            fate = f"moved to {set_aside(path).name}"
+        except OSError as reason:
+            fate = f"it can't be moved aside ({reason.strerror})"
+        warnings.warn(f"{error}; {fate}, its runs are computed anew", stacklevel=2)
         return None
 
 
+def set_aside(path: Path) -> Path:
+    """Rename a damaged file to `<name>.damaged`, numbered where that is taken already, and return its new path."""
+    names = (f"{path.name}.damaged{number}" for number in itertools.chain([""], itertools.count(2)))
+    aside = next(place for place in map(path.with_name, names) if not place.exists())
+    os.replace(path, aside)
+    return aside
+
+
 def parameters(dataset: xr.Dataset, *needed: str) -> dict:
-    """The parameters that made a store; StoreError if it records none, or lacks one that is needed."""
+    """The parameters that made a store; Damaged if it records none, or lacks one that is needed."""
     try:
         recorded = json.loads(dataset.attrs["parameters"])
     except (KeyError, TypeError, ValueError, RecursionError):
         recorded = None
     if not isinstance(recorded, dict):
-        raise StoreError(f"{place(dataset)}: not a store of epkit, lacks the attribute `parameters`, a JSON object")
+        raise Damaged(f"{place(dataset)}: not a store of epkit, lacks the attribute `parameters`, a JSON object")
     if missing := [name for name in needed if name not in recorded]:
-        raise StoreError(f"{place(dataset)}: its attribute `parameters` lacks {', '.join(missing)}")
+        raise Damaged(f"{place(dataset)}: its attribute `parameters` lacks {', '.join(missing)}")
     return recorded
 
 
@@ -154,6 +196,11 @@ def source_hash() -> str:
     """SHA-256 of epkit's own source."""
     sources = [p for p in sorted(Path(__file__).parent.iterdir()) if p.suffix in (".py", ".cpp")]
     return digest("".join(p.read_text(encoding="utf-8") for p in sources))
+
+
+def _seal(content: bytes | memoryview) -> bytes:
+    """The last line of a file of this content."""
+    return SEAL + hashlib.sha256(content).hexdigest().encode() + b"\n"
 
 
 def digest(text: str) -> str:

@@ -3,13 +3,17 @@
 import counts
 import pytest
 import torch
-from counts import counted  # noqa: F401  # a fixture
+from counts import counted  # noqa: F401 (a fixture for all)
 from jaxtyping import install_import_hook
 
 # The tests' tensors are small: threads would only wait for one another, the more so on a busy machine.
 torch.set_num_threads(1)
 TENSOR_MODULES = ("networks", "uncertainty", "learning", "training", "native", "datasets")
 install_import_hook([f"epkit.{name}" for name in TENSOR_MODULES], "beartype.beartype")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--kills", type=int, default=5, help="how often the fault tests try what they try at random")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -29,7 +33,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Names what was not tested for want of data or ngspice: a green run without them is not the whole truth."""
+    """Prints what was counted, and names what was not tested for want of data or ngspice, lest it be thought so."""
+    counts.report(terminalreporter)
     for marker, what in (("full_data", "of data sets that can't be had here"), ("ngspice", "against ngspice")):
         missed = [test for test in terminalreporter.stats.get("skipped", []) if marker in test.keywords]
         if missed:

@@ -1,4 +1,7 @@
-"""How many bad inputs and faults were tried, by kind and outcome: a table after the tests, and a file for the docs."""
+"""How many bad inputs and faults were tried, by kind and outcome: a table after the tests, and pages of the docs.
+
+python tests/counts.py    renew the tables of docs/ from results/counts/
+"""
 
 import json
 import os
@@ -8,16 +11,20 @@ from pathlib import Path
 
 import pytest
 
+ROOT = Path(__file__).parents[1]
+KEPT = ROOT / "results" / "counts"
 COUNTS: defaultdict[str, Counter[tuple[str, str]]] = defaultdict(Counter)
+MARKS = "<!-- counts: written by `make faults` -->", "<!-- end of counts -->"
+FAILED = "NOT WELL: "  # begins the outcomes that should not be
 
 
 @pytest.fixture(scope="module")
-def counted(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
-    """`counted(kind, outcome)` adds one to the table of the test's module."""
+def counted(request: pytest.FixtureRequest) -> Callable[..., None]:
+    """`counted(kind, outcome)` adds one, or `n`, to the table of the test's module."""
     table = COUNTS[request.module.__name__.removeprefix("test_")]
 
-    def count(kind: str, outcome: str) -> None:
-        table[kind, outcome] += 1
+    def count(kind: str, outcome: str, n: int = 1) -> None:
+        table[kind, outcome] += n
 
     return count
 
@@ -30,7 +37,24 @@ def report(terminal: pytest.TerminalReporter) -> None:
             by_kind.setdefault(kind, {})[outcome] = number
         terminal.section(f"tried: {name.replace('_', ' ')}")
         for kind, outcomes in by_kind.items():
-            terminal.line(f"{kind:<40}" + ", ".join(f"{number:,} {outcome}" for outcome, number in outcomes.items()))
+            terminal.line(f"{kind}: " + ", ".join(f"{number:,} {outcome}" for outcome, number in outcomes.items()))
         if folder := os.environ.get("EPKIT_COUNTS"):
             Path(folder).mkdir(parents=True, exist_ok=True)
             Path(folder, f"{name}.json").write_text(json.dumps(by_kind, indent=1) + "\n", encoding="utf-8")
+
+
+def page(counts: Path) -> str:
+    """The page of the documentation whose table is that of a file of counts."""
+    before, rest = (ROOT / "docs" / f"{counts.stem}.md").read_text(encoding="utf-8").split(MARKS[0])
+    lines = ["| fault | tried | ended well | how |", "| --- | ---: | ---: | --- |"]
+    for kind, outcomes in json.loads(counts.read_text(encoding="utf-8")).items():
+        well = sum(number for outcome, number in outcomes.items() if not outcome.startswith(FAILED))
+        how = "; ".join(f"{number:,} {outcome}" for outcome, number in outcomes.items())
+        lines.append(f"| {kind} | {sum(outcomes.values()):,} | {well:,} | {how} |")
+    table = "\n".join(lines)
+    return f"{before}{MARKS[0]}\n{table}\n{MARKS[1]}{rest.split(MARKS[1])[1]}"
+
+
+if __name__ == "__main__":
+    for counts in KEPT.glob("*.json"):
+        (ROOT / "docs" / f"{counts.stem}.md").write_text(page(counts), encoding="utf-8")

@@ -44,7 +44,14 @@ class Cluster:
         self.scheduler = self.start("scheduler", "--port", "0", "--scheduler-file", folder / "scheduler.json")
 
     def start(self, what, *options, **environment):
-        command = [sys.executable, "-m", f"distributed.cli.dask_{what}", "--preload", "epkit.ensembles", "--no-dashboard"]
+        command = [
+            sys.executable,
+            "-m",
+            f"distributed.cli.dask_{what}",
+            "--preload",
+            "epkit.ensembles",
+            "--no-dashboard",
+        ]
         with open(self.folder / f"{what}.log", "ab") as log:
             return subprocess.Popen(
                 [*command, "--host", "127.0.0.1", *map(str, options)],

@@ -165,20 +165,25 @@ def test_a_corrupt_mirror_file_is_not_used(fake: Fake, damage: str):
     whole = copy.read_bytes()
     other = gzip.compress(b"something else")
     copy.write_bytes({"other content": other, "truncated": whole[:-20], "not gzip": b"<html>"}[damage])
-    said = "so it is corrupt and not used" if damage == "other content" else "can't be read to its end"
+    said = "so it is corrupt and not used" if damage == "other content" else "can't be copied to its end"
     with pytest.raises(DataUnavailable, match=said):
         load("mnist")
     assert copy.exists()
     assert [path.name for path in fake.data.iterdir()] == [".lock"]
 
 
-def test_a_corrupt_data_file_blocks_and_stays(fake: Fake):
+def test_a_corrupt_data_file_is_moved_aside_and_had_anew(fake: Fake):
     fetch("mnist")
+    for number in ("", "2"):
+        (fake.data / TRAIN).write_bytes(b"damaged" + number.encode())
+        with pytest.warns(UserWarning, match=rf"{TRAIN}: sha256:.* corrupt; moved to {TRAIN}\.damaged{number}$"):
+            assert fetch("mnist")[TRAIN] == "mirror"
+        assert (fake.data / f"{TRAIN}.damaged{number}").read_bytes() == b"damaged" + number.encode()
+    shutil.rmtree(fake.raw)
     (fake.data / TRAIN).write_bytes(b"damaged")
-    with pytest.raises(DataUnavailable, match="not used and not deleted") as failure:
+    with pytest.warns(UserWarning, match="moved to"), pytest.raises(DataUnavailable, match="moved to") as failure:
         load("mnist")
     assert hashlib.sha256(b"damaged").hexdigest() in str(failure.value)
-    assert (fake.data / TRAIN).read_bytes() == b"damaged"
 
 
 def test_the_mirror_as_data_folder_is_refused(fake: Fake):
