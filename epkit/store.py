@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 
+import dask
 import pandas as pd
 import xarray as xr
 
@@ -77,8 +78,10 @@ def write(dataset: xr.Dataset, path: Path, *, compress: bool = True) -> None:
         for name, v in dataset.variables.items()
         if v.dtype.kind in "fiu" and v.ndim
     }
-    # In memory first: where a disk is full, HDF5 takes the process down with it.
-    content = dataset.to_netcdf(engine="h5netcdf", encoding=encoding)
+    # In memory first: where a disk is full, HDF5 takes the process down with it. On a worker of a Dask cluster, xarray
+    # would ask the scheduler for a lock that it doesn't know.
+    with dask.config.set(scheduler="synchronous"):
+        content = dataset.to_netcdf(engine="h5netcdf", encoding=encoding)
     with replacing(path) as temporary:
         temporary.write_bytes(b"".join((content, _seal(content))))
 
