@@ -203,7 +203,7 @@ def of_this_machine(processes: int, threads: int) -> Iterator[str]:
         "DASK_LOGGING__DISTRIBUTED": "critical",
     }
     with LocalCluster(
-        n_workers=0, host="127.0.0.1", protocol="tcp", dashboard_address=None, silence_logs="CRITICAL"
+        n_workers=0, host="127.0.0.1", protocol="tcp", dashboard_address="127.0.0.1:0", silence_logs="CRITICAL"
     ) as cluster:
         command += ["--no-dashboard", "--death-timeout", "60", cluster.scheduler_address]
         with subprocess.Popen(command, env=os.environ | environment, stdin=subprocess.DEVNULL) as workers:
