@@ -96,7 +96,7 @@ def read(path: Path) -> xr.Dataset:
     except FileNotFoundError:
         raise StoreError(f"{path}: no such store; `make figures` computes it") from None
     except IsADirectoryError:
-        raise Damaged(f"{path}: a folder, not a netCDF store") from None
+        raise Damaged(f"{path}: not a netCDF store but a folder") from None
     except OSError as error:
         raise StoreError(f"{path}: cannot be read ({error.strerror})") from error
     seal = content[-len(_seal(b"")) :]

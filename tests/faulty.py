@@ -21,16 +21,16 @@ PARAMETERS = {
     "input_gain": 50.0, "beta": 0.1, "iterations": 3, "epochs": 2, "train_images": 160, "test_images": 60,
     "looks": 2,
 }  # fmt: skip
-NAME = "09_faults"
+NAME = "11_faults"
 NOTEBOOK = """
 import epkit, faulty
 from epkit import figures
 from matplotlib.figure import Figure
 folder = epkit.results(profile)
 {before}
-faulty.sweep(dict(faulty.PARAMETERS, sigma=sigma, dataset=dataset), folder / "09_faults.nc")
+faulty.sweep(dict(faulty.PARAMETERS, sigma=sigma, dataset=dataset), folder / "11_faults.nc")
 {after}
-figures.save(Figure(), folder / "figures", "09_faults")
+figures.save(Figure(), folder / "figures", "11_faults")
 """
 
 

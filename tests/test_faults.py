@@ -123,10 +123,10 @@ def test_at_most_a_minute_of_training_is_not_yet_kept(tmp_path, monkeypatch, cou
     def tick(images):
         now[0] += 10.0
 
-    sweep = epkit.parameters.validated(epkit.parameters.Sweep, SMALL | {"looks": 40})
+    sweep = epkit.parameters.validated(epkit.parameters.Sweep, SMALL | {"looks": 20})
     group = [ensembles.Point("digits", 0.05, "shortcut", 1, 0.0, 0)]
     ensembles.trained(sweep, group, [1.0] * 3, checkpoint=tmp_path / "a.checkpoint", progress=tick)
-    assert now[0] > 400
+    assert now[0] >= 400
     longest = max(np.diff([*kept, now[0]]))
     counted("checkpoints within a run", f"made, at most {longest:.0f} s apart", len(kept) - 1)
     assert longest <= 60
