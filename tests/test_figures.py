@@ -6,7 +6,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 from synthetic import store
 
-from epkit import analysis, claims, figures, figures_benefit
+from epkit import analysis, claims, figures, figures_benefit, figures_scaling
 
 NAMES = ("mnist", "kmnist_t10k_split", "fashion_mnist")
 
@@ -33,11 +33,11 @@ def drawn(name):
         "error_over_sigma": lambda: figures.error_over_sigma(ds, limits_of(ds)),
         "training_curves": lambda: figures.training_curves(ds),
         "unit_activity": lambda: figures.unit_activity(ds),
-        "clt_scaling": lambda: figures.clt_scaling(scaling, limits, analysis.scaling_exponent(limits.limit)),
+        "clt_scaling": lambda: figures_scaling.clt_scaling(scaling, limits, analysis.scaling_exponent(limits.limit)),
         "dataset_comparison": lambda: figures.dataset_comparison(sets, limits_of(sets)),
         "conductances": lambda: figures.conductances(looked),
         "signal_to_noise": lambda: figures.signal_to_noise(looked, limits_of(looked)),
-        "collapse": lambda: figures.collapse(scaling, analysis.collapse(error), analysis.curve_distance(error)),
+        "collapse": lambda: figures_scaling.collapse(scaling, analysis.collapse(error), analysis.curve_distance(error)),
         "error_map": lambda: figures_benefit.error_map(sets, benefits_of(sets)[0], limits_of(sets)),
         "noise_or_tuning": lambda: figures_benefit.noise_or_tuning(sets, *benefits_of(sets)),
         "convergence": lambda: figures_benefit.convergence(sets, *benefits_of(sets)),
