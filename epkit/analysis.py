@@ -4,9 +4,10 @@ The data contract, also of `figures`. A *store* is an xarray Dataset on the full
 averaging, samples, sigma, seed, epoch[, layer]), a dimension of length 1 being allowed wherever nothing
 varies: `test_error`, `train_error` in [0, 1] over epoch, NaN where a run diverged or was not made; `activity`
 (share of conducting hidden diode units) and `conductance` over epoch and layer; `diverged` (bool); `chance`
-(dataset), the error of always choosing the commonest class; `title` (dataset). `sigma` is the standard
-deviation of one read-out in volts and includes 0. `attrs["parameters"]` is a JSON string (sizes, batch_size,
-epochs, train_images, ...).
+(dataset), the error of always choosing the commonest class; `title` (dataset). A store may hold
+`validation_error`, on images set apart for choices, and a look at each layer: `response`, `signal_to_noise`,
+`conductance_sd`, `clamped`. `sigma` is the standard deviation of one read-out in volts and includes 0.
+`attrs["parameters"]` is a JSON string (sizes, batch_size, epochs, train_images, ...).
 
 An *error* here is a DataArray in [0, 1] with at least the dims (sigma, seed); other dims are carried along
 and each of their points is analysed alone. NaN means "not run". The seed is the statistical unit throughout:
@@ -24,7 +25,7 @@ from scipy import stats
 from scipy.optimize import OptimizeWarning, curve_fit, isotonic_regression
 from scipy.special import expit, logit
 
-from .store import StoreError, place
+from .store import StoreError, parameters, place
 
 # A network learns when its lowest mean error is below this share of chance: errors at chance scatter by less.
 LEARNS = 0.9
@@ -40,14 +41,25 @@ def held(ds: xr.Dataset, *variables: str, dims: Sequence[str] = ()) -> xr.Datase
     return ds
 
 
-def final_error(ds: xr.Dataset, last: int = 1) -> xr.DataArray:
-    """Test error after training, the mean of the `last` epochs; a run that diverged counts as chance."""
-    held(ds, "test_error", "diverged", "chance", dims=("sigma", "seed", "epoch"))
-    error = ds.test_error.isel(epoch=slice(-last, None)).mean("epoch", skipna=False, keep_attrs=True)
+def final_error(ds: xr.Dataset, last: int = 1, of: str = "test_error") -> xr.DataArray:
+    """Test error (or another, `of`) after training, the mean of the `last` records; a diverged run counts as chance."""
+    held(ds, of, "diverged", "chance", dims=("sigma", "seed", "epoch"))
+    error = ds[of].isel(epoch=slice(-last, None)).mean("epoch", skipna=False, keep_attrs=True)
     diverged = ds.diverged == 1  # merging stores may have made it a float, NaN where not run
     if "epoch" in diverged.dims:
         diverged = diverged.any("epoch")
     return error.where(~diverged, ds.chance).transpose(*error.dims).rename("error")
+
+
+def updates(ds: xr.Dataset) -> int:
+    """Steps of training behind the last record."""
+    given = parameters(ds, "train_images", "batch_size")
+    return round(float(ds.epoch.max()) * (given["train_images"] // given["batch_size"]))
+
+
+def choice_error(ds: xr.Dataset) -> xr.DataArray:
+    """The final error that choices are made on: of the validation images or, where a store has none, the test error."""
+    return final_error(ds, of="validation_error" if "validation_error" in ds else "test_error")
 
 
 def t_interval(values: xr.DataArray, dim: str = "seed", level: float = 0.95) -> xr.Dataset:
@@ -86,10 +98,13 @@ def half_way(error: xr.DataArray, chance: xr.DataArray | float) -> xr.DataArray:
     return ((lowest + chance) / 2).where(lowest < LEARNS * chance)
 
 
-def learning_share(error: xr.DataArray, chance: xr.DataArray | float, level: float = 0.95) -> xr.Dataset:
-    """Share of the seeds that learn (error below half way) with its Wilson interval: (mean, low, high, n).
+def learning_share(
+    error: xr.DataArray, chance: xr.DataArray | float, half: xr.DataArray | None = None, level: float = 0.95
+) -> xr.Dataset:
+    """Share of the seeds that learn (error below `half`) with its Wilson interval: (mean, low, high, n).
 
-    Near a limit runs are bimodal, and a mean error describes none of them; this does.
+    `half` is `half_way` of this error unless another level is given. Near a limit runs are bimodal, and a mean error
+    describes none of them; this does.
     """
 
     def wilson(learn: int, n: int) -> tuple[float, float, float]:
@@ -99,7 +114,7 @@ def learning_share(error: xr.DataArray, chance: xr.DataArray | float, level: flo
         return learn / n, found.low, found.high
 
     n = error.count("seed")
-    learn = (error < half_way(error, chance)).sum("seed")
+    learn = (error < (half_way(error, chance) if half is None else half)).sum("seed")
     share = xr.apply_ufunc(wilson, learn, n, output_core_dims=[[]] * 3, vectorize=True)
     return xr.Dataset(dict(zip(("mean", "low", "high"), share, strict=True)) | {"n": n})
 
@@ -198,6 +213,26 @@ def critical_limit(error: xr.DataArray, chance: xr.DataArray | float, level: flo
     )
 
 
+def at_limit(values: xr.DataArray, limit: xr.DataArray) -> xr.DataArray:
+    """`values` > 0 over sigma, interpolated (log-log) at each seed's limit; NaN where that is not bracketed."""
+    values = values.sortby("sigma").sel(sigma=values.sigma > 0)
+
+    def group(sigma: np.ndarray, values: np.ndarray, limit: float) -> float:
+        known = np.isfinite(values) & (values > 0)
+        if not known.any() or math.isnan(limit):
+            return math.nan
+        return math.exp(np.interp(math.log(limit), np.log(sigma[known]), np.log(values[known])))
+
+    return xr.apply_ufunc(
+        group, values.sigma, values, limit, input_core_dims=[["sigma"], ["sigma"], []], vectorize=True
+    )
+
+
+def epochs_until(error: xr.DataArray, level: xr.DataArray | float) -> xr.DataArray:
+    """Epochs until the error is below `level` for the first time, to within a record; infinite where it never is."""
+    return error.epoch.where(error < level, np.inf).min("epoch")
+
+
 def scaling_exponent(limits: xr.DataArray, level: float = 0.95) -> xr.Dataset:
     """Exponent p of sigma_c ~ N^p from limits (samples, seed, ...): a `slope` a seed, t interval over seeds.
 
@@ -219,21 +254,66 @@ def scaling_exponent(limits: xr.DataArray, level: float = 0.95) -> xr.Dataset:
 def collapse(error: xr.DataArray, level: float = 0.95) -> xr.Dataset:
     """How well the errors of N averaged reads fall on those of a single one at equal sigma/sqrt(N).
 
-    For each N > 1, the mean over all coinciding points of error(N, sigma) - error(1, sigma/sqrt(N)): (mean, low,
-    high, n) over (samples, ...), t interval over seeds, and `points`, their number. Raises ValueError without
-    samples = 1.
+    For each N > 1, over the `points` where sigma/sqrt(N) coincides with a sigma of N = 1: the mean difference
+    error(N, sigma) - error(1, sigma/sqrt(N)), (mean, low, high, n) over (samples, ...), t interval over seeds; and the
+    `distance` of the two curves (see `curve_distance`) with its `floor`. Raises ValueError without samples = 1.
     """
-    if 1 not in error.samples:
-        raise ValueError("a collapse compares with a single read-out, samples = 1, which this error does not hold")
-    single = error.sel(samples=1, drop=True)
     found = []
     for count in error.samples.values[error.samples.values > 1]:
-        equal = np.isclose(error.sigma.values[:, None] / math.sqrt(count), error.sigma.values, rtol=1e-6)
-        many, one = np.nonzero(equal & (error.sigma.values > 0))
-        averaged = error.sel(samples=count).isel(sigma=many).drop_vars("sigma")
-        difference = (averaged - single.isel(sigma=one).drop_vars("sigma")).mean("sigma")
-        found.append(t_interval(difference, level=level).assign(points=len(many)))
-    return xr.concat(found, "samples")
+        averaged, single = _coinciding(error, [count])
+        of_seeds = t_interval((averaged - single).mean("point"), level=level)
+        distance = curve_distance(error.sel(samples=[1, count]))
+        found.append(of_seeds.assign(points=averaged.sizes["point"], distance=distance["mean"], floor=distance.floor))
+    return xr.concat(found, xr.DataArray(error.samples[error.samples > 1].values, dims="samples", name="samples"))
+
+
+def curve_distance(error: xr.DataArray, level: float = 0.95, rng: int = 0) -> xr.Dataset:
+    """Mean absolute distance of all curves of N > 1 from that of N = 1 on sigma/sqrt(N): (mean, low, high, n).
+
+    A curve is the mean over seeds; the interval is a bootstrap over whole seeds. An absolute value is never 0: `floor`
+    is the distance that two curves of n seeds each have by the seeds alone, estimated from random halves of the seeds
+    of N = 1. Its factor sqrt(1/2) allows for the halves being noisier than the whole.
+    """
+
+    def group(averaged: np.ndarray, single: np.ndarray) -> tuple[float, float, float, int, float]:
+        ran = np.isfinite(averaged + single).all(axis=0)
+        averaged, single, n = averaged[:, ran], single[:, ran], int(ran.sum())
+        if not n or not len(averaged):
+            return np.nan, np.nan, np.nan, n, np.nan
+
+        def distance(seeds: np.ndarray, axis: int = -1) -> np.ndarray:
+            return np.abs((averaged[:, seeds] - single[:, seeds]).mean(axis)).mean(0)
+
+        everyone = np.arange(n)
+        if n == 1:
+            return float(distance(everyone)), np.nan, np.nan, n, np.nan
+        generator = np.random.default_rng(rng)
+        between = stats.bootstrap(
+            (everyone,), distance, n_resamples=RESAMPLES, confidence_level=level, method="percentile", rng=generator
+        ).confidence_interval
+        halves = np.stack([generator.permutation(n) for _ in range(RESAMPLES // 10)])
+        first, second = single[:, halves[:, : n // 2]].mean(-1), single[:, halves[:, n // 2 :]].mean(-1)
+        floor = math.sqrt(0.5) * np.abs(first - second).mean()
+        return float(distance(everyone)), between.low, between.high, n, float(floor)
+
+    averaged, single = _coinciding(error.sortby("seed"), error.samples.values[error.samples.values > 1])
+    found = xr.apply_ufunc(
+        group, averaged, single, input_core_dims=[["point", "seed"]] * 2, output_core_dims=[[]] * 5, vectorize=True
+    )
+    return xr.Dataset(dict(zip(("mean", "low", "high", "n", "floor"), found, strict=True)))
+
+
+def _coinciding(error: xr.DataArray, counts: Sequence[int] | np.ndarray) -> tuple[xr.DataArray, xr.DataArray]:
+    """error(N, sigma) for N in `counts` and error(1, sigma/sqrt(N)), along `point`, where both were swept."""
+    if 1 not in error.samples:
+        raise ValueError("a collapse compares with a single read-out, samples = 1, which this error does not hold")
+    sigma = error.sigma.values
+    scaled = sigma / np.sqrt(np.asarray(counts))[:, None]  # of (count, sigma)
+    met = np.nonzero(np.isclose(scaled[..., None], sigma, rtol=1e-6) & (sigma[:, None] > 0))
+    many, one = (xr.DataArray(places, dims="point") for places in met[1:])
+    averaged = error.sel(samples=xr.DataArray(np.asarray(counts)[met[0]], dims="point")).isel(sigma=many)
+    single = error.sel(samples=1, drop=True).isel(sigma=one)
+    return averaged.drop_vars(["samples", "sigma"]), single.drop_vars("sigma")
 
 
 def limit_ratio(limits_a: xr.DataArray, limits_b: xr.DataArray, level: float = 0.95) -> xr.Dataset:
@@ -242,34 +322,94 @@ def limit_ratio(limits_a: xr.DataArray, limits_b: xr.DataArray, level: float = 0
     return pooled.assign({name: np.exp(pooled[name]) for name in ("mean", "low", "high")})
 
 
-def optimum(error: xr.DataArray, level: float = 0.95) -> xr.Dataset:
-    """The sigma of least mean error, 0 allowed, and the `benefit` error(0) - error(sigma_star) of each seed.
+def held_out_choice(error: xr.DataArray, over: Sequence[str]) -> xr.DataArray:
+    """For each seed, the place (along `over`, stacked) of the least mean error of the *other* seeds; -1: none was run.
 
-    The least of many noisy means flatters itself, so each seed's benefit is measured at the sigma that is
-    best for the *other* seeds; (mean, low, high, n) is the t interval over the seeds. Raises ValueError
-    without sigma = 0.
+    The least of many noisy means flatters itself, so what is chosen by some seeds must be measured on another.
     """
-    if not (error.sigma == 0).any():
-        raise ValueError("the benefit of noise is measured against sigma = 0, which this error does not hold")
-    error = error.sortby("sigma")
 
-    def held_out(error: np.ndarray) -> np.ndarray:
-        benefit = np.full(error.shape[1], np.nan)
+    def group(error: np.ndarray) -> np.ndarray:
+        chosen = np.full(error.shape[1], -1)
         for seed in range(error.shape[1]):
-            others = np.ma.masked_invalid(np.delete(error, seed, axis=1))
+            # sorted, so that ties do not hang on the order in which seeds are added
+            others = np.ma.masked_invalid(np.sort(np.delete(error, seed, axis=1)))
             if others.count():
-                benefit[seed] = error[0, seed] - error[others.mean(axis=1).filled(np.inf).argmin(), seed]
-        return benefit
+                chosen[seed] = others.mean(axis=1).filled(np.inf).argmin()
+        return chosen
 
-    benefit: xr.DataArray = xr.apply_ufunc(
-        held_out, error, input_core_dims=[["sigma", "seed"]], output_core_dims=[["seed"]], vectorize=True
+    return xr.apply_ufunc(
+        group, _stacked(error, over),
+        input_core_dims=[["setting", "seed"]], output_core_dims=[["seed"]], vectorize=True,
+    )  # fmt: skip
+
+
+def at_choice(values: xr.DataArray, chosen: xr.DataArray, over: Sequence[str]) -> xr.DataArray:
+    """`values` at the setting that `held_out_choice` has chosen for each seed; NaN where there is none."""
+    return _stacked(values, over).isel(setting=chosen.clip(min=0)).where(chosen >= 0)
+
+
+def _stacked(values: xr.DataArray, over: Sequence[str]) -> xr.DataArray:
+    return values.sortby(list(over)).stack(setting=over, create_index=False).drop_vars(over)
+
+
+def _against_zero(error: xr.DataArray, chosen_on: xr.DataArray | None) -> tuple[xr.DataArray, ...]:
+    """Errors at sigma = 0 and at sigma > 0, then what choices are made on, split alike."""
+    if not (error.sigma == 0).any() or not (error.sigma > 0).any():
+        raise ValueError(
+            "the benefit of noise needs sigma = 0 and some sigma > 0, one of which this error does not hold"
+        )
+    choice = error if chosen_on is None else chosen_on
+    return tuple(
+        part for each in (error, choice) for part in (each.sel(sigma=0, drop=True), each.sel(sigma=each.sigma > 0))
     )
-    return t_interval(benefit, level=level).assign(benefit=benefit, sigma_star=error.mean("seed").idxmin("sigma"))
+
+
+def optimum(error: xr.DataArray, chosen_on: xr.DataArray | None = None, level: float = 0.95) -> xr.Dataset:
+    """The benefit error(0) - error(sigma*) of each seed, at the sigma* > 0 that is best for the *other* seeds.
+
+    `chosen_on`: the error by which sigma* is chosen, that of the validation images; without it, `error` itself.
+    Returns per seed the errors `at_zero` and `at_star` and their difference `benefit`, whose t interval over seeds is
+    (mean, low, high, n); and `sigma_star` (V), the choice of all seeds together. Raises ValueError without sigma = 0,
+    or without others.
+    """
+    at_zero, noisy, _, choice = _against_zero(error, chosen_on)
+    at_star = at_choice(noisy, held_out_choice(choice, ["sigma"]), ["sigma"])
+    found = {"at_zero": at_zero, "at_star": at_star, "benefit": at_zero - at_star}
+    return t_interval(found["benefit"], level=level).assign(found | {"sigma_star": _best(choice).sigma})
+
+
+def beyond_tuning(error: xr.DataArray, chosen_on: xr.DataArray | None = None, level: float = 0.95) -> xr.Dataset:
+    """What noise adds to a good learning rate: the best noiseless setting's error minus the best noisy one's.
+
+    Noiseless: any learning rate at sigma = 0; noisy: any learning rate at any sigma > 0; both the best for the *other*
+    seeds by `chosen_on`, as in `optimum`. Returns per seed the errors `noiseless` and `noisy` and their `difference`,
+    whose t interval over seeds is (mean, low, high, n); and the settings that all seeds together choose:
+    `rate_noiseless`, `rate_noisy`, `sigma_noisy` (V).
+    """
+    at_zero, above, choice_zero, choice_above = _against_zero(error, chosen_on)
+    rates, plane = ["learning_rate"], ["learning_rate", "sigma"]
+    noiseless = at_choice(at_zero, held_out_choice(choice_zero, rates), rates)
+    noisy = at_choice(above, held_out_choice(choice_above, plane), plane)
+    best = _best(choice_above, *plane)
+    settings = {"rate_noisy": best.learning_rate, "sigma_noisy": best.sigma}
+    settings |= {"rate_noiseless": _best(choice_zero, *rates).learning_rate}
+    found = {"noiseless": noiseless, "noisy": noisy, "difference": noiseless - noisy} | settings
+    return t_interval(found["difference"], level=level).assign(found)
+
+
+def _best(error: xr.DataArray, *over: str) -> xr.Dataset:
+    """Coordinates (`over`, or sigma) of the least mean error of all seeds; NaN where none was run."""
+    over = over or ("sigma",)
+    mean = error.mean("seed")
+    ran = mean.notnull().any(over)
+    place = mean.fillna(np.inf).sortby(list(over)).argmin(over)
+    return xr.Dataset({dim: mean[dim].sortby(dim)[place[dim]].drop_vars(dim).where(ran) for dim in over})
 
 
 def star_over_limit(error: xr.DataArray, limit: xr.DataArray, level: float = 0.95, rng: int = 0) -> xr.Dataset:
     """sigma_star / sigma_c with a percentile bootstrap interval over whole seeds: (mean, low, high, n).
 
+    sigma_star, 0 allowed, has the least mean `error`: that of `choice_error`, where there are validation images.
     `limit` (seed, ...) comes from `critical_limit`; only bracketed seeds count, and only sigmas that all of
     them ran. Each resample chooses its own sigma_star, so the interval contains the uncertainty of that
     choice.

@@ -2,12 +2,15 @@
 
 Each `claim_*` takes a store as `analysis` describes it and returns a table with the columns claim, measure,
 value, low, high, n (seeds) and verdict, a row for each setting (data set, learning rate, averaging, samples)
-that was run. Everything in it is computed; the thresholds are arguments, for they are fixed before the data.
+that was run. Everything in it is computed. Thresholds, and which of the settings is the primary one that the
+verdict is read at, were fixed before the data, in `params/claims.yaml` (`fixed`); the column setting tells the
+primary from the secondary.
 """
 
 import itertools
 import math
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import SupportsFloat
 
 import numpy as np
@@ -15,7 +18,10 @@ import pandas as pd
 import xarray as xr
 
 from .analysis import (
+    beyond_tuning,
+    choice_error,
     critical_limit,
+    curve_distance,
     final_error,
     held,
     limit_ratio,
@@ -24,12 +30,35 @@ from .analysis import (
     sigma_step,
     star_over_limit,
     t_interval,
+    updates,
 )
-from .store import parameters
+from .inputs import parameter_file
+from .parameters import (
+    BenefitClaim,
+    Claim,
+    Claims,
+    DatasetsClaim,
+    LimitClaim,
+    OptimumClaim,
+    ScalingClaim,
+    validated,
+)
+from .store import CHECKOUT, parameters
 
+FIXED = CHECKOUT / "params" / "claims.yaml"
 COLUMNS = ["claim", "measure", "value", "low", "high", "n", "verdict"]
+# accuracies without noise and at the best uncertainty, as the paper reports them
+REPORTED = {"kmnist": (0.77, 0.97), "fashion_mnist": (0.26, 0.93)}
+FIXED_COLUMNS = [*COLUMNS, "setting"]  # of the claims that `fixed` holds
 Range = tuple[float, float]
 Describe = Callable[[xr.Dataset], str]
+
+
+@cache
+def fixed() -> Claims:
+    """Hypotheses, primary settings and thresholds of `params/claims.yaml`; ParameterError for what is wrong in it."""
+    place = "params/claims.yaml"
+    return validated(Claims, parameter_file(FIXED, place), place)
 
 
 def verdict(low: SupportsFloat, high: SupportsFloat, *, inside: Range, contains: float | None = None) -> str:
@@ -49,20 +78,20 @@ def verdict(low: SupportsFloat, high: SupportsFloat, *, inside: Range, contains:
     return "contradicted" if contains is None and (high <= inside[0] or low >= inside[1]) else "undecided"
 
 
-def equivalent(low: SupportsFloat, high: SupportsFloat, factor: float = 2.0) -> str:
+def equivalent(low: SupportsFloat, high: SupportsFloat, factor: float) -> str:
     """Verdict on "this ratio is 1 within `factor`", from the ratio's interval."""
     return verdict(low, high, inside=(1 / factor, factor))
 
 
 def _claim(
-    ds: xr.Dataset, claim: str, error: xr.DataArray, found: xr.Dataset, measure: Describe, judge: Describe
+    ds: xr.Dataset, claim: str, said: Claim, error: xr.DataArray, found: xr.Dataset, measure: Describe, judge: Describe
 ) -> pd.DataFrame:
-    """Table of the (mean, low, high, n) of `found`: a row for each of its settings that was run.
+    """Table of the (mean, low, high, n) of `found`: a row for each of its settings that was run, primary ones first.
 
     The measure quotes learning rate and number of updates, both of which move the limit.
     """
-    given = parameters(held(ds, "title"), "train_images", "batch_size")
-    steps = int(ds.epoch.max()) * (given["train_images"] // given["batch_size"])
+    primary = said.primary.model_dump(exclude_none=True)
+    steps = updates(held(ds, "title"))
     words = {"dataset": "{}", "learning_rate": "η = {:g}", "averaging": "{} averaging", "samples": "N = {}"}
     titles = ds.title.to_series()
     ran = error.notnull().any([dim for dim in error.dims if dim not in found["mean"].dims])
@@ -76,8 +105,9 @@ def _claim(
             where = [words[dim].format(titles.get(at[dim], at[dim])) for dim in words if dim in at]
             text = ", ".join([measure(one), *where, f"{steps:,} steps"])
             numbers = [float(one[name]) for name in ("mean", "low", "high")]
-            rows.append([claim, text, *numbers, int(one.n), judge(one)])
-    return pd.DataFrame(rows, columns=COLUMNS)
+            setting = "primary" if all(at.get(dim, value) == value for dim, value in primary.items()) else "secondary"
+            rows.append([claim, text, *numbers, int(one.n), judge(one), setting])
+    return pd.DataFrame(rows, columns=FIXED_COLUMNS).sort_values("setting", kind="stable", ignore_index=True)
 
 
 def table(claims: pd.DataFrame) -> pd.DataFrame:
@@ -165,73 +195,149 @@ def coverage(ds: xr.Dataset) -> pd.DataFrame:
     return pd.DataFrame({"": rows})
 
 
-def claim_limit(ds: xr.Dataset, within: float = 10.0) -> pd.DataFrame:
+def reported(ds: xr.Dataset, within: float = 0.05) -> pd.DataFrame:
+    """Under which settings accuracies like the paper's appear: runs that end within `within` of each of them.
+
+    A row for each accuracy reported of a data set that the store holds: how many runs, on test and on training images,
+    at which learning rates and sigmas on test images; and the highest test accuracy of any run.
+    """
+    rows = {}
+    accuracy = {name: 1 - final_error(ds, of=f"{name}_error") for name in ("test", "train")}
+    for key, numbers in REPORTED.items():
+        for name in ds.dataset.values[[str(each).startswith(key) for each in ds.dataset.values]]:
+            for number, when in zip(numbers, ("without noise", "at its best σ"), strict=True):
+                alike = {k: abs(each.sel(dataset=name) - number) < within for k, each in accuracy.items()}
+                places = alike["test"].any([d for d in alike["test"].dims if d not in ("learning_rate", "sigma")])
+                where = [
+                    f"η = {float(rate):g}, σ = {float(sigmas.min()):g} … {float(sigmas.max()):g} V"
+                    for rate in places.learning_rate
+                    if len(sigmas := places.sigma[places.sel(learning_rate=rate)])
+                ]
+                rows[f"{ds.title.sel(dataset=name).item()}: {number:.0%} {when}"] = {
+                    "runs like that (test)": int(alike["test"].sum()),
+                    "(training)": int(alike["train"].sum()),
+                    "at (test)": "; ".join(where) or "nowhere",
+                    "highest test accuracy": f"{float(accuracy['test'].sel(dataset=name).max()):.1%}",
+                }
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def claim_limit(ds: xr.Dataset, said: LimitClaim | None = None) -> pd.DataFrame:
     """Claim 1, a row a setting: there is a critical limit (value: sigma_c in volts).
 
     Supported when every seed's limit is bracketed, and their interval spans less than `within` from end to end;
     contradicted when the network learns at no sigma at all; otherwise undecided: the limit may lie outside the sweep.
     """
+    said = said or fixed().limit
 
     def measure(one: xr.Dataset) -> str:
         why = "; ".join(sorted(set(one.reason.values.tolist()) - {"", "not run"}))
         return f"σ_c (V), swept in steps of ×{sigma_step(ds.sigma):.2g}" + f" [{why}]" * bool(why)
 
     def judge(one: xr.Dataset) -> str:
-        located = int(one.n) == int(one.runs) and bool(one.high / one.low < within)
+        located = int(one.n) == int(one.runs) and bool(one.high / one.low < said.within)
         return "supported" if located else "contradicted" if np.isnan(one.half) else "undecided"
 
     error = final_error(ds)
-    return _claim(ds, "a critical limit exists", error, critical_limit(error, ds.chance), measure, judge)
+    return _claim(ds, "a critical limit exists", said, error, critical_limit(error, ds.chance), measure, judge)
 
 
-def claim_datasets(ds: xr.Dataset, factor: float = 2.0) -> pd.DataFrame:
+def claim_datasets(ds: xr.Dataset, said: DatasetsClaim | None = None) -> pd.DataFrame:
     """Claim 2, a row a pair of data sets and a last one for all pairs: the limit is the same within `factor`.
 
-    The last row repeats the ratio farthest from 1. It is supported if every pair is, contradicted if any pair
-    is.
+    The last row repeats the ratio farthest from 1 among the primary settings. It is supported if each of their pairs
+    is, contradicted if any is.
     """
-    claim = "the limit is the same on all data sets"
+    said, claim = said or fixed().datasets, "the limit is the same on all data sets"
     error, titles = final_error(ds), held(ds, "title").title.to_series()
     limits = critical_limit(error, ds.chance).limit
     pairs = list(itertools.combinations(titles.index, 2))
     if not pairs:
-        nothing = [claim, "nothing to compare: one data set", math.nan, math.nan, math.nan, 0, "undecided"]
-        return pd.DataFrame([nothing], columns=COLUMNS)
+        nothing = [claim, "nothing to compare: one data set", math.nan, math.nan, math.nan, 0, "undecided", "primary"]
+        return pd.DataFrame([nothing], columns=FIXED_COLUMNS)
     names = pd.Index([f"{titles[a]} / {titles[b]}" for a, b in pairs], name="dataset")
     ratios = xr.concat([limit_ratio(*(limits.sel(dataset=name) for name in pair)) for pair in pairs], names)
     both = xr.concat([error.sel(dataset=a, drop=True) + error.sel(dataset=b, drop=True) for a, b in pairs], names)
-    table = _claim(ds, claim, both, ratios, lambda one: "σ_c ratio", lambda one: equivalent(one.low, one.high, factor))
-    farthest = np.log(table.value).abs().fillna(-1).idxmax()
-    judged = next((v for v in ("contradicted", "undecided") if v in set(table.verdict)), "supported")
-    last = table.loc[[farthest]].assign(measure=lambda t: "all pairs: " + t.measure, verdict=judged)
+    table = _claim(
+        ds, claim, said, both, ratios, lambda one: "σ_c ratio", lambda one: equivalent(one.low, one.high, said.factor)
+    )
+    judged = table[table.setting == table.setting.iloc[0]]  # secondary ones only where none is primary
+    farthest = np.log(judged.value).abs().fillna(-1).idxmax()
+    verdicts = set(judged.verdict)
+    overall = next((each for each in ("contradicted", "undecided") if each in verdicts), "supported")
+    last = judged.loc[[farthest]].assign(measure=lambda t: "all pairs: " + t.measure, verdict=overall)
     return pd.concat([table, last], ignore_index=True)
 
 
-def claim_scaling(ds: xr.Dataset, exponent: float = 0.5, inside: Range = (0.4, 0.6)) -> pd.DataFrame:
-    """Claim 3, a row a setting: averaging N read-outs moves the limit by √N."""
-    error = final_error(ds)
+def claim_check(ds: xr.Dataset, check: xr.Dataset, said: DatasetsClaim | None = None) -> pd.DataFrame:
+    """Claim 2 on one more data set, with a network of its own: a row for each data set of `ds` and shared rate.
+
+    In volts the limits of two networks aren't comparable, and are not judged. They are in units of what the nudge moves
+    in the weakest layer (`response`, at sigma = 0, in the first record), where both stores hold it. Seeds are shared in
+    number only: pairing them neither helps nor harms.
+    """
+    said, title = said or fixed().datasets, check.title.item()
+    sizes = "-".join(map(str, parameters(check, "sizes")["sizes"][check.dataset.item()]))
+    check = check.isel(dataset=0, drop=True)
+    shared = np.intersect1d(ds.learning_rate, check.learning_rate)
+    ds, check = ds.sel(learning_rate=shared), check.sel(learning_rate=shared)
+    limits = [critical_limit(final_error(each), each.chance).limit for each in (check, ds)]
+    natural = "response" in ds and "response" in check
+    if natural:
+        responses = [each.response.isel(epoch=0, drop=True).sel(sigma=0, drop=True) for each in (check, ds)]
+        limits = [limit / response.min("layer") for limit, response in zip(limits, responses, strict=True)]
+    pairs = [f"{title} ({sizes}, {updates(check):,} steps) / {name}" for name in ds.title.values]
+    return _claim(
+        ds.assign(title=("dataset", pairs)), "the limit is the same where nothing was tuned", said, final_error(ds),
+        limit_ratio(*limits), lambda one: "ratio of σ_c / response" if natural else "ratio of σ_c in volts",
+        lambda one: equivalent(one.low, one.high, said.factor) if natural else "undecided",
+    ).assign(setting="secondary")  # fmt: skip
+
+
+def claim_scaling(ds: xr.Dataset, said: ScalingClaim | None = None) -> pd.DataFrame:
+    """Claim 3, two rows a setting: averaging N read-outs moves the limit by √N, and the curves collapse on σ/√N."""
+    said, error = said or fixed().scaling, final_error(ds)
     slopes = scaling_exponent(critical_limit(error, ds.chance).limit)
-    return _claim(
-        ds, "the limit scales as √N", error, slopes, lambda one: "slope of log σ_c over log N",
-        lambda one: verdict(one.low, one.high, inside=inside, contains=exponent),
+    slope = _claim(
+        ds, "the limit scales as √N", said, error, slopes, lambda one: "slope of log σ_c over log N",
+        lambda one: verdict(one.low, one.high, inside=said.inside, contains=said.exponent),
     )  # fmt: skip
+    if 1 not in ds.samples or ds.sizes["samples"] < 2:
+        return slope
+    collapse = _claim(
+        ds, "the curves collapse on σ/√N", said, error, curve_distance(error),
+        lambda one: f"mean distance in error from N = 1, {float(one.floor):.2g} expected by the seeds alone",
+        lambda one: verdict(one.low, one.high, inside=(-math.inf, said.collapse)),
+    )  # fmt: skip
+    return pd.concat([slope, collapse], ignore_index=True)
 
 
-def claim_benefit(ds: xr.Dataset, threshold: float = 0.0) -> pd.DataFrame:
+def claim_benefit(ds: xr.Dataset, said: BenefitClaim | None = None) -> pd.DataFrame:
     """Claim 4, a row a setting: a finite uncertainty lowers the test error, by more than `threshold`."""
-    error = final_error(ds)
+    said, error = said or fixed().benefit, final_error(ds)
     return _claim(
-        ds, "a finite uncertainty helps", error, optimum(error),
+        ds, "a finite uncertainty helps", said, error, optimum(error, choice_error(ds)),
         lambda one: f"error(0) − error(σ*), σ* = {float(one.sigma_star):.2g} V",
-        lambda one: verdict(one.low, one.high, inside=(threshold, math.inf)),
+        lambda one: verdict(one.low, one.high, inside=(said.threshold, math.inf)),
     )  # fmt: skip
 
 
-def claim_optimum(ds: xr.Dataset, inside: Range = (0.1, 1.0)) -> pd.DataFrame:
-    """Claim 5, a row a setting: the optimum lies close to the limit, σ*/σ_c lying within `inside`."""
-    error = final_error(ds)
-    ratios = star_over_limit(error, critical_limit(error, ds.chance).limit)
+def claim_beyond_tuning(ds: xr.Dataset, said: BenefitClaim | None = None) -> pd.DataFrame:
+    """Not the paper's, a row a data set: noise helps where the learning rate is tuned with and without it."""
+    said, error = said or fixed().beyond_tuning, final_error(ds)
     return _claim(
-        ds, "the optimum lies close to the limit", error, ratios, lambda one: "σ*/σ_c",
-        lambda one: verdict(one.low, one.high, inside=inside),
+        ds, "noise beats tuning", said, error, beyond_tuning(error, choice_error(ds)),
+        lambda one: f"error of the best noiseless η ({float(one.rate_noiseless):g}) − that of the best noisy η, σ "
+        f"({float(one.rate_noisy):g}, {float(one.sigma_noisy):.2g} V)",
+        lambda one: verdict(one.low, one.high, inside=(said.threshold, math.inf)),
+    )  # fmt: skip
+
+
+def claim_optimum(ds: xr.Dataset, said: OptimumClaim | None = None) -> pd.DataFrame:
+    """Claim 5, a row a setting: the optimum lies close to the limit, σ*/σ_c lying within `inside`."""
+    said = said or fixed().optimum
+    ratios = star_over_limit(choice_error(ds), critical_limit(final_error(ds), ds.chance).limit)
+    return _claim(
+        ds, "the optimum lies close to the limit", said, final_error(ds), ratios, lambda one: "σ*/σ_c",
+        lambda one: verdict(one.low, one.high, inside=said.inside),
     )  # fmt: skip

@@ -24,7 +24,7 @@ import xarray as xr
 from . import claims, cluster, files, store
 from .experiments import holding
 from .inputs import ParameterError, Parser, hint, parameter_file, parameters_cell, short
-from .parameters import Comparison, Mechanism, Oracles, Published, Sweep, validated
+from .parameters import Comparison, Datasets, Mechanism, Oracles, Published, Sweep, validated
 
 # What epkit refuses in words; raised in a notebook, it needs no traceback of the kernel's.
 REFUSALS = ParameterError, store.StoreError, files.DataUnavailable, cluster.ClusterError
@@ -40,7 +40,8 @@ README, MARKS = (
 CLAIMS: dict[str, list[Callable[[xr.Dataset], pd.DataFrame]]] = {
     "02_critical_limit": [claims.claim_limit],
     "03_clt_scaling": [claims.claim_scaling],
-    "04_dataset_comparison": [claims.claim_datasets, claims.claim_benefit, claims.claim_optimum],
+    "04_dataset_comparison": [claims.claim_datasets],
+    "07_benefit_of_noise": [claims.claim_benefit, claims.claim_beyond_tuning, claims.claim_optimum],
 }
 
 
@@ -208,11 +209,13 @@ def summary(profile: str, note: str, seconds: float) -> str:
         f"\n{note}Profile {profile}, {seconds / 60:.1f} min. Verdicts, computed from the stores (95 % intervals):\n"
     ]
     for claim, rows in found.groupby("claim", sort=False):
+        shown, rest = _primary(rows)
         lines.append(f"  {claim}  (notebook {rows.notebook.iloc[0][:2]})")
         lines += [
             f"    {row.verdict:<13}{row.value:9.3g}  [{row.low:.3g}, {row.high:.3g}]  n={row.n}  {row.measure}"
-            for row in rows.itertuples()
+            for row in shown.itertuples()
         ]
+        lines += [f"    {rest}"] * bool(rest)
     lines.append(f"\nFigures: {_shown(folder / 'figures')}   stores and executed notebooks: {_shown(folder)}")
     return "\n".join(lines)
 
@@ -228,7 +231,7 @@ def manifest() -> str:
 
 def verdicts(profile: str) -> pd.DataFrame:
     """Every claim that a profile's stores can judge, with the notebook that shows it."""
-    tables = [pd.DataFrame(columns=["notebook", *claims.COLUMNS])]
+    tables = [pd.DataFrame(columns=["notebook", *claims.FIXED_COLUMNS])]
     for name, judges in CLAIMS.items():
         if (path := store.results(profile) / f"{name}.nc").exists():
             ds = store.read(path)
@@ -239,9 +242,13 @@ def verdicts(profile: str) -> pd.DataFrame:
 def results_table(profile: str) -> str:
     """Markdown for README: each verdict with its numbers, and what made each store."""
     lines = ["| claim (notebook) | measure | value [95 %] | n | verdict |", "| --- | --- | --- | --- | --- |"]
-    for row in verdicts(profile).itertuples():
-        number = f"{row.value:.3g} [{row.low:.3g}, {row.high:.3g}]"
-        lines.append(f"| {row.claim} (`{row.notebook[:2]}`) | {row.measure} | {number} | {row.n} | {row.verdict} |")
+    for claim, rows in verdicts(profile).groupby("claim", sort=False):
+        shown, rest = _primary(rows)
+        where = f"{claim} (`{rows.notebook.iloc[0][:2]}`)"
+        for row in shown.itertuples():
+            number = f"{row.value:.3g} [{row.low:.3g}, {row.high:.3g}]"
+            lines.append(f"| {where} | {row.measure} | {number} | {row.n} | {row.verdict} |")
+        lines += [f"| {where} | {rest} | | | |"] * bool(rest)
     lines += ["", "| notebook, its figures | parameters | store | runs | computing | made by |", "| --- " * 6 + "|"]
     for name in planned(profile):
         for path in sorted(store.results(profile).glob(f"{name}*.nc")):
@@ -254,14 +261,27 @@ def results_table(profile: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _primary(rows: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """A claim's rows at its primary settings, and the others' verdicts in words; all rows where none is primary."""
+    primary = rows.setting != "secondary"  # a claim that was not fixed has one setting
+    if not primary.any():
+        return rows, "none of these settings is the primary one"
+    counts = rows.verdict[~primary].value_counts()
+    counted = ", ".join(f"{count} {judged}" for judged, count in counts.items())
+    return rows[primary], f"secondary settings: {counted}" if counted else ""
+
+
 def _experiments(name: str, given: dict, place: str = "parameters") -> dict[str, Experiment]:
     """A notebook's validated experiments, by the file name of each one's store; ParameterError for impossible ones."""
     models: dict[str, type[Experiment | Comparison]] = {
-        "00": Published, "01": Mechanism, "06": Oracles, "08": Comparison, "09": Comparison,
+        "00": Published, "01": Mechanism, "04": Datasets, "06": Oracles, "08": Comparison, "09": Comparison,
     }  # fmt: skip
     asked = validated(models.get(name[:2], Sweep), given, place)
     if isinstance(asked, Comparison):
         return {f"{name}.{network}.nc": sweep for network, sweep in asked.networks.items()}
+    if isinstance(asked, Datasets):
+        stores = {f"{name}.nc": asked.sweep, f"{name}.check.nc": asked.check}
+        return {file: sweep for file, sweep in stores.items() if sweep is not None}
     return {f"{name}.nc": asked}
 
 
@@ -272,11 +292,11 @@ def _lacking(work: dict[str, dict], folder: Path | None) -> list[Experiment]:
 
 
 def _inputs(source: Path, given: dict, folder: Path) -> str:
-    """Hash of all that an executed notebook depends on: cells, parameters, epkit, locked packages, stores."""
+    """Hash of all that an executed notebook depends on: cells, parameters, epkit, packages, fixed claims, stores."""
     cells = [cell.source for cell in nbformat.read(source, as_version=4).cells]
-    lock = store.CHECKOUT / "requirements.lock"
     held = [path.name + path.read_bytes().hex() for path in sorted(folder.glob(f"{source.stem}*.nc"))]
-    texts = [json.dumps([cells, given], sort_keys=True), store.source_hash(), lock.read_text(encoding="utf-8"), *held]
+    read = [path.read_text(encoding="utf-8") for path in (store.CHECKOUT / "requirements.lock", claims.FIXED)]
+    texts = [json.dumps([cells, given], sort_keys=True), store.source_hash(), *read, *held]
     return store.digest("\n".join(texts))
 
 

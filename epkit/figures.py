@@ -27,17 +27,17 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullLocator, PercentFormatter
 
-from .analysis import final_error, held, mean_interval, sigma_step
+from .analysis import final_error, held, mean_interval, sigma_step, t_interval, updates
 from .store import replacing, writable
 
 SIGMA = "read-out uncertainty σ (V)"
 BARS = "small dots: seeds; bars: mean, 95 % bootstrap interval over seeds"
 BAND = "dashed line, grey band: limit σ$_c$, geometric mean and 95 % t interval over bracketed seeds"
-WAYS: dict[str, dict[str, Any]] = {
-    "explicit": {"ls": "-", "marker": "o"},
-    "shortcut": {"ls": "--", "marker": "s", "mfc": "none", "ms": 6},
+# of the first and the last record
+LOOKS: dict[int, dict[str, Any]] = {
+    0: {"ls": "-", "marker": "o", "ms": 3.5, "lw": 1.2},
+    -1: {"ls": "--", "marker": "s", "ms": 3.5, "lw": 1.2, "mfc": "none"},
 }
-WAY_COLOURS = {"explicit": "C0", "shortcut": "C1"}
 DOTS: dict[str, Any] = {"alpha": 0.5, "ms": 4, "mew": 0}
 READS = ("averaging", "samples")
 PERCENT = PercentFormatter(xmax=1, symbol="", decimals=0)
@@ -77,6 +77,17 @@ def _literally(text: object) -> str:
     return str(text).replace("$", r"\$")
 
 
+def _wrapped(panels: int, size: tuple[float, float] = (3.7, 2.7)) -> tuple[Figure, list[Axes]]:
+    """A figure of panels with common axes, three a row; what a row lacks is the upper right, for labels are below."""
+    columns = min(panels, 3)
+    rows = math.ceil(panels / columns)
+    figure, axes = _canvas(rows, columns, size, sharex=True, sharey=True)
+    first = panels - (rows - 1) * columns
+    for spare in axes[0, first:]:
+        spare.remove()
+    return figure, [*axes[0, :first], *axes[1:].flat]
+
+
 def _finish(figure: Figure, title: str, ds: xr.Dataset, *notes: str, trained: bool = True) -> Figure:
     """Title above; below, in small type, what network was trained, and how, and how to read the figure."""
     figure.suptitle(_literally(title), fontsize="large")
@@ -85,7 +96,9 @@ def _finish(figure: Figure, title: str, ds: xr.Dataset, *notes: str, trained: bo
     facts = [_literally("network " + " and ".join(sizes))]
     if trained:
         facts += [
-            f"{ds.sizes['epoch']} epochs of {given['train_images']:,} images" if "train_images" in given else "",
+            f"{round(float(ds.epoch.max()))} epochs of {given['train_images']:,} images"
+            if "train_images" in given
+            else "",
             f"batch {given['batch_size']}" if "batch_size" in given else "",
             f"tested on {given['test_images']:,} images" if "test_images" in given else "",
             f"n = {ds.sizes.get('seed', 1)} seed{'s' * (ds.sizes.get('seed', 1) > 1)}",
@@ -107,9 +120,13 @@ def _panels(ds: xr.Dataset, across: str) -> tuple[Figure, list[tuple[Axes, xr.Da
     """Figure and its panels, titled by data set and learning rate, each with its store; `across`: columns."""
     held(ds, "title", "chance", "test_error", "train_error", "activity", dims=("sigma", "seed", "epoch"))
     down = "dataset" if across == "learning_rate" else "learning_rate"
-    figure, axes = _canvas(ds.sizes[down], ds.sizes[across], sharex=True, sharey=True)
+    if ds.sizes[down] == 1:
+        figure, axes = _wrapped(ds.sizes[across])
+    else:
+        figure, grid = _canvas(ds.sizes[down], ds.sizes[across], sharex=True, sharey=True)
+        axes = list(grid.flat)
     panels = []
-    for (row, column), ax in np.ndenumerate(axes):
+    for ax, (row, column) in zip(axes, np.ndindex(ds.sizes[down], ds.sizes[across]), strict=True):
         one = ds.isel({down: row, across: column})
         ax.set_title(f"{_literally(one.title.item())}, η = {one.learning_rate.item():g}", fontsize="medium")
         panels.append((ax, one))
@@ -167,18 +184,20 @@ def _seeds_and_mean(ax: Axes, values: xr.DataArray, zero: float, color: Any, lab
     ax.vlines(x, low, high, color=color, lw=1.4)
 
 
-def _limit_band(ax: Axes, limits: xr.Dataset) -> str:
+def _limit_band(ax: Axes, limits: xr.Dataset, short: bool = False) -> str:
     """Draw the critical limit of one panel; return it in words, or the commonest reason why there is none."""
     n, runs = int(limits.n), int(limits.runs)
     if not n:
         reasons = pd.Series(limits.reason.values.ravel()).loc[lambda found: found != "not run"]
-        return f"no limit: {reasons.mode().iloc[0]}" if len(reasons) else "not run"
+        return "no limit" if short else f"no limit: {reasons.mode().iloc[0]}" if len(reasons) else "not run"
     mean, low, high = (float(limits[name]) for name in ("mean", "low", "high"))
     ax.axvline(mean, color="0.2", lw=1, ls="--", zorder=0)
-    if np.isnan(low):
-        return f"σ$_c$ = {_number(mean)} V ({n} of {runs} seeds, no interval)"
-    ax.axvspan(low, high, color="0.85", lw=0, zorder=-1)
-    return f"σ$_c$ = {_number(mean)} [{_number(low)}, {_number(high)}] V, {n}/{runs} seeds"
+    if not np.isnan(low):
+        ax.axvspan(low, high, color="0.85", lw=0, zorder=-1)
+    if short:
+        return f"σ$_c$ = {_number(mean)} V, {n}/{runs} seeds"
+    interval = "no interval" if np.isnan(low) else f"[{_number(low)}, {_number(high)}]"
+    return f"σ$_c$ = {_number(mean)} {interval} V, {n}/{runs} seeds"
 
 
 def _error_axis(ax: Axes, chance: float, label: str = "test error (%)") -> None:
@@ -251,84 +270,79 @@ def unit_activity(ds: xr.Dataset) -> Figure:
     return _finish(figure, "Diode units that conduct after training", ds, BARS)
 
 
-def clt_scaling(ds: xr.Dataset, limits: xr.Dataset, exponent: xr.Dataset) -> Figure:
-    """Does the limit move by the square root of N? Error over sigma, over sigma/sqrt(N), and sigma_c over N.
+def signal_to_noise(ds: xr.Dataset, limits: xr.Dataset) -> Figure:
+    """Gradient estimate over read-out noise in it, layer by layer, over sigma; a column a learning rate.
 
-    `limits`: `critical_limit` of the store; `exponent`: `scaling_exponent` of its limits. One data set, one
-    learning rate (else ValueError); averaging and samples are dims. The sigma/sqrt(N) shortcut is hollow.
+    Needs a store with `signal_to_noise`; one data set.
     """
-    ds, limits, exponent = (_one(each, "dataset", "learning_rate") for each in (ds, limits, exponent))
-    figure, axes = _canvas(1, 3, (4.2, 3.4))
-    over_sigma, collapse, over_n = axes[0]
-    over_sigma.set_title("error over σ", fontsize="medium")
-    collapse.set_title("error over σ/√N: do the curves meet?", fontsize="medium")
-    over_n.set_title("limit over N", fontsize="medium")
-    error = final_error(ds)
-    samples = ds.samples.values
-    colours = sns.color_palette("viridis_r", len(samples) + 1)[1:]  # the lightest is hard to see
-    scaled = ds.sigma.values / np.sqrt(samples[:, None])
-    for way in error.averaging.values:
-        for count, color in zip(samples, colours, strict=True):
-            one = error.sel(samples=count, averaging=way)
-            _seeds_and_mean(over_sigma, one, _zero(ds.sigma.values), color, **WAYS[way])
-            one = one.assign_coords(sigma=one.sigma / np.sqrt(count))
-            _seeds_and_mean(collapse, one, _zero(scaled), color, **WAYS[way])
-        over_sigma.plot([], [], color="0.3", label=way, **WAYS[way])
-        _slope(over_n, limits.sel(averaging=way), exponent.sel(averaging=way), way)
-    for count, color in zip(samples, colours, strict=True):
-        over_sigma.plot([], [], color=color, lw=4, label=f"N = {count}")
-    over_sigma.legend(fontsize="small", loc="best")
-    _sigma_axis(over_sigma, ds.sigma.values)
-    _sigma_axis(collapse, scaled, "uncertainty of the mean, σ/√N (V)")
-    for ax in (over_sigma, collapse):
-        _error_axis(ax, ds.chance.item())
-    over_n.set(xscale="log", yscale="log", xlabel="number of read-outs N", ylabel="critical limit σ$_c$ (V)")
-    _ticks(over_n.xaxis, samples.tolist())
-    over_n.legend(fontsize="small", loc="upper left")
-    over_n.margins(y=0.25)
-    note = "right: geometric mean and 95 % t interval over bracketed seeds; slope with its 95 % t interval"
-    title = f"Averaging N read-outs: {ds.title.item()}, η = {ds.learning_rate.item():g}"
-    return _finish(figure, title, ds, BARS, note)
+    ds, limits = _one(ds, "dataset", *READS), _one(limits, "dataset", *READS)
+    steps = updates(ds)
+    ds = ds.sel(sigma=ds.sigma > 0)
+    ratio = np.log(ds.signal_to_noise.where(np.isfinite(ds.signal_to_noise) & (ds.signal_to_noise > 0)))
+    figure, axes = _wrapped(ds.sizes["learning_rate"])
+    for ax, rate in zip(axes, ds.learning_rate.values, strict=True):
+        words = _limit_band(ax, limits.sel(learning_rate=rate), short=True)
+        ax.set_title(f"{_literally(ds.title.item())}, η = {rate:g}\n{words}", fontsize="small")
+        for colour, layer in enumerate(ds.layer.values):
+            for when, look in LOOKS.items():
+                found = t_interval(ratio.sel(learning_rate=rate, layer=layer).isel(epoch=when))
+                mean, low, high = (np.exp(found[part].values) for part in ("mean", "low", "high"))
+                label = f"layer {layer}" if when == 0 else ""
+                ax.plot(ds.sigma, mean, color=f"C{colour}", label=label, **look)
+                ax.vlines(ds.sigma, low, high, color=f"C{colour}", lw=1)
+        ax.axhline(1 / np.sqrt(steps), color="0.3", lw=1, ls=":")
+        _sigma_axis(ax, ds.sigma.values)
+        ax.set(yscale="log", ylabel="signal-to-noise ratio of a step")
+        ax.label_outer()
+    first = float(ds.epoch.min())
+    axes[0].plot([], [], color="0.3", label=f"after {first:g} epoch{'s' * (first > 1)}", **LOOKS[0])
+    axes[0].plot([], [], color="0.3", label="after training", **LOOKS[-1])
+    axes[0].plot([], [], color="0.3", ls=":", label="1/√steps")
+    figure.legend(*axes[0].get_legend_handles_labels(), fontsize="small", loc="outside right center")
+    note = "rms gradient estimate of a batch over rms of the read-out noise in it; geometric mean, 95 % t interval"
+    dotted = "dotted: below it, more noise than signal adds up over all steps, even if all gradients agree"
+    return _finish(figure, "Signal-to-noise ratio of each layer's gradient", ds, note, dotted, BAND)
 
 
-def _slope(ax: Axes, limits: xr.Dataset, exponent: xr.Dataset, way: str) -> None:
-    """sigma_c over N for one way of averaging, with the fitted slope and, as a reference, slope 1/2."""
-    every, limits = limits.samples.values, limits.sel(samples=limits.n > 0)
-    if not limits.samples.size:
-        return
-    n, mean = limits.samples.values, limits["mean"].values
-    colour, look = WAY_COLOURS[way], WAYS[way] | {"ls": "none"}
-    beside = 1.04 ** (1 + np.arange(limits.sizes["seed"]))
-    ax.plot(np.outer(n, beside), limits.limit.transpose("samples", "seed"), ".", color=colour, **DOTS)
-    ax.vlines(n, limits.low, limits.high, color=colour, lw=1.4)
-    slope, low, high = (float(exponent[name]) for name in ("mean", "low", "high"))
-    words = f"{way}: slope {slope:.2f} [{low:.2f}, {high:.2f}], n = {int(exponent.n)}"
-    ax.plot(n, mean, color=colour, label=words if np.isfinite(slope) else f"{way}: no slope", **look)
-    centre = np.exp(np.log(n).mean()), np.exp(np.log(mean).mean())  # least-squares lines go through the means
+def conductances(ds: xr.Dataset) -> Figure:
+    """Conductances of each layer after training, over sigma: mean and, where the store has them, spread, share at 0."""
+    ds = _one(ds, "dataset", *READS)
+    shown = {"conductance": "mean (S)", "conductance_sd": "standard deviation (S)", "clamped": "share at zero (%)"}
+    shown = {name: label for name, label in shown.items() if name in ds}
+    figure, axes = _canvas(len(shown), ds.sizes["learning_rate"], (2.7, 2.2), sharex=True, sharey="row")
+    for (name, label), row in zip(shown.items(), axes, strict=True):
+        for ax, rate in zip(row, ds.learning_rate.values, strict=True):
+            if name == next(iter(shown)):
+                ax.set_title(f"{_literally(ds.title.item())}, η = {rate:g}", fontsize="medium")
+            for colour, layer in enumerate(ds.layer.values):
+                values = ds[name].isel(epoch=-1).sel(learning_rate=rate, layer=layer)
+                _seeds_and_mean(ax, values, _zero(ds.sigma.values), f"C{colour}", f"layer {layer}")
+            _sigma_axis(ax, ds.sigma.values)
+            ax.set_ylabel(label)
+            if name == "clamped":
+                ax.yaxis.set_major_formatter(PERCENT)
+                ax.set_ylim(0, 1)
+            else:
+                ax.set_yscale("log")
+            ax.label_outer()
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), fontsize="small", loc="outside right center")
+    return _finish(figure, "Conductances after training", ds, BARS)
 
-    def line(power: float, n: np.ndarray = n) -> np.ndarray:
-        return centre[1] * (n / centre[0]) ** power
 
-    if np.isfinite(slope):
-        ax.plot(n, line(slope), color=colour, lw=1.2, ls=WAYS[way]["ls"])
-        ax.fill_between(n, line(low), line(high), color=colour, alpha=0.15, lw=0)
-    if "slope 1/2" not in ax.get_legend_handles_labels()[1]:
-        ax.plot(every, line(0.5, every), color="0.3", lw=1, ls=":", label="slope 1/2")
-
-
-def _by_dataset(ax: Axes, ds: xr.Dataset, found: xr.Dataset, seeds: xr.DataArray) -> None:
-    """Means with intervals and seeds, a group a data set, a colour a learning rate."""
+def _by_dataset(ax: Axes, ds: xr.Dataset, found: xr.Dataset, seeds: xr.DataArray | None = None) -> None:
+    """Means with intervals and, where given, seeds; a group a data set, a colour a learning rate."""
     rates, names = ds.learning_rate.values, ds.dataset.values
     for colour, rate in enumerate(rates):
         one = found.sel(learning_rate=rate).reindex(dataset=names)
         x = np.arange(len(names)) + 0.5 * (colour - (len(rates) - 1) / 2) / len(rates)
-        dots = seeds.sel(learning_rate=rate).reindex(dataset=names).transpose("dataset", "seed")
-        beside = np.linspace(0.03, 0.12, dots.sizes["seed"])
-        ax.plot(x[:, None] + beside, dots, ".", color=f"C{colour}", **DOTS)
+        if seeds is not None:
+            dots = seeds.sel(learning_rate=rate).reindex(dataset=names).transpose("dataset", "seed")
+            beside = np.linspace(0.03, 0.12, dots.sizes["seed"])
+            ax.plot(x[:, None] + beside, dots, ".", color=f"C{colour}", **DOTS)
         ax.plot(x, one["mean"], "o", color=f"C{colour}", ms=5, label=f"η = {rate:g}")
         ax.vlines(x, one.low, one.high, color=f"C{colour}", lw=1.6)
         for place, count in zip(x, one.n.fillna(0).astype(int).values, strict=True):
-            under = ax.text(place, 0.01, f"n = {count}", transform=ax.get_xaxis_transform(), ha="center")
+            under = ax.text(place, 0.01, f"{count}", transform=ax.get_xaxis_transform(), ha="center")
             under.set(color=f"C{colour}", fontsize="xx-small")
     ax.set_xticks(range(len(names)), [textwrap.fill(_literally(title), 14) for title in ds.title.values])
     ax.set_xlim(-0.6, len(names) - 0.4)
@@ -337,43 +351,40 @@ def _by_dataset(ax: Axes, ds: xr.Dataset, found: xr.Dataset, seeds: xr.DataArray
     ax.legend(fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
 
 
-def benefit_of_noise(ds: xr.Dataset, optima: xr.Dataset) -> Figure:
-    """Error saved by the best uncertainty, for each data set and learning rate; `optima` from `optimum`."""
-    ds, optima = _one(ds, *READS), _one(optima, *READS)
-    figure, axes = _canvas(1, 1, (6.4, 3.2))
-    ax = axes[0, 0]
-    _by_dataset(ax, ds, optima, optima.benefit)
-    ax.axhline(0, color="0.3", lw=0.8)
-    ax.set_ylabel("error at σ = 0 minus error at σ* (%)")
-    ax.yaxis.set_major_formatter(PERCENT)
-    note = "small dots: seeds, each at the σ* of the others; bars: mean, 95 % t interval; > 0: noise helps"
-    return _finish(figure, "Benefit of a finite uncertainty", ds, note)
+def limit_ratios(ds: xr.Dataset, limits: xr.Dataset, ratios: pd.DataFrame | None = None, factor: float = 2.0) -> Figure:
+    """Critical limits by data set and, given the table of `claims.claim_datasets`, their pairwise ratios.
 
-
-def limit_ratios(ds: xr.Dataset, limits: xr.Dataset, ratios: pd.DataFrame | None = None) -> Figure:
-    """Critical limits by data set and, given the table of `claims.claim_datasets`, their pairwise ratios."""
+    `factor`: how far from 1 a ratio still counts as the same limit.
+    """
     ds, limits = _one(ds, *READS), _one(limits, *READS)
-    figure, axes = _canvas(1, 1 if ratios is None else 2, (6.4, 3.4))
+    rows = 0 if ratios is None else len(ratios)
+    figure, axes = _canvas(1, 1 + bool(rows), (6.4, max(3.4, 0.26 * rows)))
     _by_dataset(axes[0, 0], ds, limits, limits.limit)
     axes[0, 0].set(yscale="log", ylabel="critical limit σ$_c$ (V)")
     if ratios is not None:
-        ax, rows = axes[0, 1], ratios[::-1].reset_index(drop=True)
-        names = rows.measure.str.replace("σ_c ratio, ", "").str.partition(", N =")[0] + rows.n.map(", n = {}".format)
-        names = names.str.replace(" = ", "\u00a0=\u00a0")  # no line breaks there
-        ax.axvspan(0.5, 2, color="0.93", lw=0, zorder=-1)
-        ax.axvline(1, color="0.3", lw=0.8)
-        ax.hlines(rows.index, rows.low, rows.high, color="C0", lw=1.6)
-        ax.plot(rows.value, rows.index, "o", color="C0", ms=5)
-        ax.set_yticks(rows.index, [textwrap.fill(_literally(name), 56) for name in names], fontsize="x-small")
-        shown = rows[["value", "low", "high"]].values.ravel()
-        low, high = 0.9 * np.nanmin([0.4, *shown]), 1.1 * np.nanmax([2.5, *shown])
-        ax.set(xscale="log", xlabel="ratio of critical limits", xlim=(low, high))
-        for row in rows.index[rows.value.isna()]:
-            ax.text(1.03, row, "a limit is not bracketed", fontsize="x-small", va="center")
-        ax.set_ylim(-0.6, len(rows) - 0.4)
-        _ticks(ax.xaxis, [tick for tick in (0.01, 0.1, 0.5, 1, 2, 10, 100) if low <= tick <= high])
-    note = "small dots: bracketed seeds; bars: geometric mean, 95 % t interval; grey: within a factor of 2"
-    return _finish(figure, "Does the critical limit depend on the data set?", ds, note)
+        _ratios(axes[0, 1], ratios[::-1].reset_index(drop=True), factor)
+    note = "small dots: bracketed seeds, their number below; bars: geometric mean, 95 % t interval"
+    grey = f"filled: primary settings; grey: within a factor of {factor:g}" if rows else ""
+    return _finish(figure, "Does the critical limit depend on the data set?", ds, note, *filter(None, [grey]))
+
+
+def _ratios(ax: Axes, rows: pd.DataFrame, factor: float) -> None:
+    """Ratios of limits, a row of `claims.claim_datasets` each."""
+    names = rows.measure.str.replace("σ_c ratio, ", "").str.partition(", N =")[0] + rows.n.map(", n = {}".format)
+    ax.axvspan(1 / factor, factor, color="0.93", lw=0, zorder=-1)
+    ax.axvline(1, color="0.3", lw=0.8)
+    ax.hlines(rows.index, rows.low, rows.high, color="C0", lw=1.6)
+    for setting, face in (("primary", "C0"), ("secondary", "w")):
+        one = rows[rows.setting == setting]
+        ax.plot(one.value, one.index, "o", color="C0", mfc=face, ms=5)
+    ax.set_yticks(rows.index, [_literally(name) for name in names], fontsize="x-small")
+    shown = rows[["value", "low", "high"]].values.ravel()
+    low, high = 0.9 * np.nanmin([0.8 / factor, *shown]), 1.1 * np.nanmax([1.25 * factor, *shown])
+    ax.set(xscale="log", xlabel="ratio of critical limits", xlim=(low, high))
+    for row in rows.index[rows.value.isna()]:
+        ax.text(1.03, row, "a limit is not bracketed", fontsize="x-small", va="center")
+    ax.set_ylim(-0.6, len(rows) - 0.4)
+    _ticks(ax.xaxis, [tick for tick in (0.01, 0.1, 0.5, 1, 2, 10, 100) if low <= tick <= high])
 
 
 def sample_images(images: Mapping[str, Sequence | np.ndarray] | xr.DataArray) -> Figure:

@@ -62,7 +62,8 @@ def study(folder: Path, before: str = "", after: str = "") -> None:
     """A folder with a notebook that holds the sweep, and what a test does before and after; and its parameters."""
     (folder / "notebooks").mkdir(parents=True)
     (folder / "params" / "mine").mkdir(parents=True)
-    cells = [nbformat.v4.new_code_cell('profile = "mine"\ndataset = []\nsigma = []')]
+    declared = {"profile": "mine", "scheduler": None} | PARAMETERS
+    cells = [nbformat.v4.new_code_cell("\n".join(f"{name} = {value!r}" for name, value in declared.items()))]
     cells[0].metadata["tags"] = ["parameters"]
     cells.append(nbformat.v4.new_code_cell(NOTEBOOK.format(before=before, after=after)))
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}

@@ -26,11 +26,12 @@ def store(
     width=0.25,
     noise=0.003,
     rng=0,
+    looks=False,
 ):
     """Logistic errors: sigma_c = limit * N**exponent * exp(spread * z), z ~ N(0, 1) one a seed.
 
     The error falls from floor + benefit at sigma = 0 to floor above 3e-6, and crosses half way between floor
-    and chance at sigma_c, in natural logs over `width`.
+    and chance at sigma_c, in natural logs over `width`. `looks`: with validation error and a look at each layer.
     """
     generator = np.random.default_rng(rng)
     coords = {
@@ -64,7 +65,7 @@ def store(
         "sizes": {"mnist": [784, 128, 128, 128, 10]}, "input_gain": 1100.0, "beta": 0.7, "iterations": 6,
         "batch_size": 8, "epochs": epochs, "train_images": 8000, "test_images": 2000,
     }  # fmt: skip
-    return xr.Dataset(
+    ds = xr.Dataset(
         {
             "test_error": error,
             "train_error": (error * 0.9),
@@ -77,3 +78,10 @@ def store(
         coords={"dataset": list(datasets), "seed": np.arange(seeds)},
         attrs={"parameters": json.dumps(parameters)},
     )
+    if looks:
+        ds["validation_error"] = (error + noise * generator.standard_normal(shape)).clip(0, 1)
+        scale = ds.layer * xr.ones_like(error)
+        with np.errstate(divide="ignore"):
+            ds["signal_to_noise"] = 1e-4 * scale / ds.sigma
+        ds["response"], ds["conductance_sd"], ds["clamped"] = 1e-3 * scale, 0.02 * scale, 0.1 * scale
+    return ds

@@ -123,7 +123,7 @@ def test_at_most_a_minute_of_training_is_not_yet_kept(tmp_path, monkeypatch, cou
     def tick(images):
         now[0] += 10.0
 
-    sweep = epkit.parameters.validated(epkit.parameters.Sweep, SMALL | {"looks": 20})
+    sweep = epkit.parameters.validated(epkit.parameters.Sweep, SMALL | {"epochs": 2, "looks": 20})
     group = [ensembles.Point("digits", 0.05, "shortcut", 1, 0.0, 0)]
     ensembles.trained(sweep, group, [1.0] * 3, checkpoint=tmp_path / "a.checkpoint", progress=tick)
     assert now[0] >= 400
@@ -317,9 +317,9 @@ def test_a_disk_that_is_full_under_make_figures(small_disk, tmp_path, counted):
     fill = "import shutil; folder.mkdir(parents=True, exist_ok=True); "
     fill += "(folder / 'ballast').write_bytes(bytes(shutil.disk_usage(folder).free))"
     places = {
-        "sweep": ({"before": fill}, "09_faults.nc"),
-        "figure": ({"after": fill}, "figures/09_faults.png"),
-        "notebook": ({"after": f"figures.save = lambda *_: None; {fill}"}, "09_faults.ipynb"),
+        "sweep": ({"before": fill}, "11_faults.nc"),
+        "figure": ({"after": fill}, "figures/11_faults.png"),
+        "notebook": ({"after": f"figures.save = lambda *_: None; {fill}"}, "11_faults.ipynb"),
     }
     for place, (cells, file) in places.items():
         faulty.study(tmp_path / place, **cells)
@@ -329,13 +329,13 @@ def test_a_disk_that_is_full_under_make_figures(small_disk, tmp_path, counted):
         assert f"{results / 'mine'}" in words
         assert "No space left on device" in words
         assert "Traceback" not in words
-        finished = (results / "mine" / "09_faults.nc").exists()
+        finished = (results / "mine" / "11_faults.nc").exists()
         assert finished == (place != "sweep")
         (results / "mine" / "ballast").unlink()
         shutil.rmtree(tmp_path / place)
         faulty.study(tmp_path / place)
         code = ended(started(faulty.make_figures, tmp_path / place, results, said))
-        well = code == 0 and (results / "mine" / "figures" / "09_faults.svg").exists()
+        well = code == 0 and (results / "mine" / "figures" / "11_faults.svg").exists()
         counted(f"full disk under make figures: {file}", f"{'' if well else FAILED}one message, exit 1; then goes on")
         assert well
         shutil.rmtree(results)
@@ -346,15 +346,15 @@ def test_read_only_results(small_disk, tmp_path, counted):
     results, said = disk / "results", tmp_path / "said"
     faulty.study(tmp_path / "study")
     assert ended(started(faulty.make_figures, tmp_path / "study", results, said)) == 0
-    path = results / "mine" / "09_faults.nc"
+    path = results / "mine" / "11_faults.nc"
     subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
     said.write_text("")
     assert ended(started(faulty.make_figures, tmp_path / "study", results, said)) == 0
     assert "up to date" in said.read_text()
     counted("read-only results, all there", "up to date, exit 0")
     assert epkit.run(PARAMETERS, path).test_error.notnull().all()
-    with pytest.warns(UserWarning, match=r"09_faults\.png: not saved, the folder is read-only"):
-        figures.save(Figure(), results / "mine" / "figures", "09_faults")
+    with pytest.warns(UserWarning, match=r"11_faults\.png: not saved, the folder is read-only"):
+        figures.save(Figure(), results / "mine" / "figures", "11_faults")
     counted("read-only results, a notebook opened by hand", "draws, and warns that it saves nothing")
     started_at = time.monotonic()
     with pytest.raises(store.StoreError, match=r"cannot be written \(Read-only file system\)"):
@@ -372,7 +372,7 @@ def test_two_make_figures_at_once(tmp_path, counted):
         started(faulty.make_figures, tmp_path / "study", tmp_path / "results", tmp_path / f"said{k}") for k in range(2)
     ]
     assert [ended(process) for process in both] == [0, 0]
-    blocks = (tmp_path / "results" / "mine" / "09_faults.log").read_text().splitlines()
+    blocks = (tmp_path / "results" / "mine" / "11_faults.log").read_text().splitlines()
     well = len(blocks) == len(set(blocks)) == BLOCKS
     counted("two make figures at once", f"{'' if well else FAILED}both exit 0, no run computed twice")
     assert well
@@ -403,10 +403,10 @@ def test_a_kernel_that_dies_under_papermill(tmp_path, counted, again):
     results, said = tmp_path / "results", tmp_path / "said"
     code = ended(started(faulty.make_figures, tmp_path / "study", results, said))
     words = said.read_text()
-    assert words.count("09_faults: Kernel died (killed, or too little memory?)") == 1 + again
+    assert words.count("11_faults: Kernel died (killed, or too little memory?)") == 1 + again
     assert "Traceback" not in words
     assert code == again
-    blocks = (results / "mine" / "09_faults.log").read_text().splitlines()
+    blocks = (results / "mine" / "11_faults.log").read_text().splitlines()
     assert len(blocks) == len(set(blocks)) == BLOCKS, "what was finished is not computed again"
     outcome = "again: one message, exit 1" if again else "once: a new one goes on from the last finished run"
     counted("a kernel that dies under papermill", outcome)
@@ -421,7 +421,7 @@ def test_interrupting_make_figures(tmp_path, counted):
     results, said = tmp_path / "results", tmp_path / "said"
     (results / "mine").mkdir(parents=True)
     process = started(faulty.make_figures, tmp_path / "study", results, said)
-    log = results / "mine" / "09_faults.log"
+    log = results / "mine" / "11_faults.log"
     until(lambda: log.exists() and len(log.read_text().splitlines()) >= 5)
     kernel = int((results / "mine" / "pid").read_text().split()[1])
     os.killpg(process.pid, signal.SIGINT)

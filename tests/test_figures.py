@@ -6,7 +6,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 from synthetic import store
 
-from epkit import analysis, claims, figures
+from epkit import analysis, claims, figures, figures_benefit, figures_scaling
 
 NAMES = ("mnist", "kmnist_t10k_split", "fashion_mnist")
 
@@ -15,19 +15,36 @@ def limits_of(ds):
     return analysis.critical_limit(analysis.final_error(ds), ds.chance)
 
 
+def benefits_of(ds):
+    error, choice = analysis.final_error(ds), analysis.choice_error(ds)
+    return analysis.optimum(error, choice), analysis.beyond_tuning(error, choice)
+
+
 def drawn(name):
     figures.style()
     ds = store(rates=(0.02, 0.1), benefit=0.3, spread=0.3)
     sets = store(datasets=NAMES, rates=(0.02, 0.1), benefit=0.3)
-    scaling = store(samples=(1, 4, 16), averaging=("explicit", "shortcut"), seeds=3)
-    limits = limits_of(scaling)
+    sigmas = (0.0, *(1e-5 * 2.0 ** np.arange(10)))
+    scaling = store(samples=(1, 4, 16), averaging=("explicit", "shortcut"), seeds=3, sigmas=sigmas)
+    limits, error = limits_of(scaling), analysis.final_error(scaling)
+    looked = store(rates=(0.01, 0.02, 0.05, 0.1), looks=True)
+    choice = analysis.choice_error(sets)
     return {
         "error_over_sigma": lambda: figures.error_over_sigma(ds, limits_of(ds)),
         "training_curves": lambda: figures.training_curves(ds),
         "unit_activity": lambda: figures.unit_activity(ds),
-        "clt_scaling": lambda: figures.clt_scaling(scaling, limits, analysis.scaling_exponent(limits.limit)),
+        "clt_scaling": lambda: figures_scaling.clt_scaling(scaling, limits, analysis.scaling_exponent(limits.limit)),
         "dataset_comparison": lambda: figures.dataset_comparison(sets, limits_of(sets)),
-        "benefit_of_noise": lambda: figures.benefit_of_noise(sets, analysis.optimum(analysis.final_error(sets))),
+        "conductances": lambda: figures.conductances(looked),
+        "signal_to_noise": lambda: figures.signal_to_noise(looked, limits_of(looked)),
+        "collapse": lambda: figures_scaling.collapse(scaling, analysis.collapse(error), analysis.curve_distance(error)),
+        "error_map": lambda: figures_benefit.error_map(sets, benefits_of(sets)[0], limits_of(sets)),
+        "noise_or_tuning": lambda: figures_benefit.noise_or_tuning(sets, *benefits_of(sets)),
+        "convergence": lambda: figures_benefit.convergence(sets, *benefits_of(sets)),
+        "final_accuracies": lambda: figures_benefit.final_accuracies(sets),
+        "optimum_over_limit": lambda: figures_benefit.optimum_over_limit(
+            sets, analysis.star_over_limit(choice, limits_of(sets).limit), (0.1, 1.0)
+        ),
         "limit_ratios": lambda: figures.limit_ratios(sets, limits_of(sets), claims.claim_datasets(sets)),
     }[name]()
 
@@ -36,9 +53,16 @@ FIGURES = {
     "error_over_sigma": ["σ (V)", "test error (%)", "MNIST, η = 0.02", "bootstrap"],
     "training_curves": ["epoch", "error (%)", "σ (V)", "mean train error"],
     "unit_activity": ["σ (V)", "conducting diode units (%)", "hidden layer 3"],
-    "clt_scaling": ["σ/√N (V)", "critical limit σ$_c$ (V)", "explicit: slope 0.50", "slope 1/2", "N = 16"],
+    "clt_scaling": ["critical limit σ$_c$ (V)", "explicit: slope 0.50", "slope 1/2", "N = 16"],
     "dataset_comparison": ["KMNIST (t10k split), η = 0.1", "5/5 seeds"],
-    "benefit_of_noise": ["error at σ = 0 minus error at σ* (%)", "KMNIST (t10k split)", "n = 5"],
+    "conductances": ["mean (S)", "standard deviation (S)", "share at zero (%)", "layer 1"],
+    "signal_to_noise": ["signal-to-noise ratio of a step", "1/√steps", "η = 0.01", "5/5 seeds"],
+    "collapse": ["σ/√N (V)", "explicit averaging: mean distance from N = 1", "seeds alone would make", "N = 16"],
+    "error_map": ["MNIST", "saved by noise", "KMNIST (t10k split)", "learning rate η", "this store has no validation"],
+    "noise_or_tuning": ["tuned: noise saves", "σ = 0", "σ*", "learning rate η", "KMNIST (t10k split)"],
+    "convergence": ["KMNIST (t10k split): training", "η = 0.1 (bold)", "training images seen (thousands)"],
+    "final_accuracies": ["accuracy after training (%)", "seeds that learn (%)", "KMNIST (t10k split), η = 0.1"],
+    "optimum_over_limit": ["σ*/σ$_c$", "0.1 … 1", "KMNIST (t10k split)"],
     "limit_ratios": ["critical limit σ$_c$ (V)", "ratio of critical limits", "all pairs"],
 }
 
@@ -54,7 +78,7 @@ def test_figure_can_be_read_alone(name):
     figure.canvas.draw()
     said = words(figure)
     said += said.replace("\n", " ")  # long labels are broken into lines
-    seeds = 3 if name == "clt_scaling" else 5
+    seeds = 3 if name in ("clt_scaling", "collapse") else 5
     for expected in [*FIGURES[name], "784-128-128-128-10", "8,000 images", f"n = {seeds} seeds"]:
         assert expected in said, expected
 
@@ -82,6 +106,21 @@ def test_a_choice_is_left_to_the_caller():
     with pytest.raises(ValueError, match=r"one samples, select one of \[1, 4\]"):
         figures.training_curves(ds)
     figures.training_curves(ds.sel(samples=4))
+
+
+def test_what_a_store_lacks_is_left_out_or_said():
+    without = store(rates=(0.02, 0.1))
+    assert len(figures.conductances(without).axes) == 2  # the means alone
+    assert figures_benefit.choice_made_on(store(looks=True)) == "validation images"
+    never = store(rates=(0.02, 0.1), limit=1.0)
+    ratios = analysis.star_over_limit(analysis.choice_error(never), limits_of(never).limit)
+    figures_benefit.optimum_over_limit(never, ratios, (0.1, 1.0)).canvas.draw()
+
+
+def test_five_panels_fill_two_rows_from_below():
+    figure = figures.error_over_sigma(ds := store(rates=(0.01, 0.02, 0.05, 0.1, 0.2)), limits_of(ds))
+    assert len(figure.axes) == 5
+    assert [ax.get_xlabel() != "" for ax in figure.axes] == [False, False, True, True, True]
 
 
 def test_saving_twice_gives_the_same_bytes(tmp_path):
