@@ -46,7 +46,7 @@ def report(terminal: pytest.TerminalReporter) -> None:
 def page(counts: Path) -> str:
     """The page of the documentation whose table is that of a file of counts."""
     before, rest = (ROOT / "docs" / f"{counts.stem}.md").read_text(encoding="utf-8").split(MARKS[0])
-    lines = ["| fault | tried | ended well | how |", "| --- | ---: | ---: | --- |"]
+    lines = ["| what | tried | ended well | how |", "| --- | ---: | ---: | --- |"]
     for kind, outcomes in json.loads(counts.read_text(encoding="utf-8")).items():
         well = sum(number for outcome, number in outcomes.items() if not outcome.startswith(FAILED))
         how = "; ".join(f"{number:,} {outcome}" for outcome, number in outcomes.items())

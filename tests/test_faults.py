@@ -5,6 +5,7 @@
 
 import gzip
 import hashlib
+import itertools
 import multiprocessing
 import os
 import shutil
@@ -287,7 +288,7 @@ def test_a_disk_that_fills_up_during_a_sweep(small_disk, tmp_path, tries, counte
     monkeypatch.setattr(ensembles, "KEEP_EVERY", 0.0)
     same = numbers(epkit.run(SMALL, tmp_path / "sweep.nc"))
     disk, leave = small_disk
-    for k, free in enumerate(np.random.default_rng(5).integers(0, 120_000, 2 * tries)):
+    for k, free in enumerate(np.random.default_rng(5).integers(0, 120_000, tries)):
         path = disk / str(k) / "sweep.nc"
         path.parent.mkdir()
         leave(int(free))
@@ -311,7 +312,7 @@ def test_a_disk_that_fills_up_during_a_sweep(small_disk, tmp_path, tries, counte
         shutil.rmtree(path.parent)
 
 
-def test_a_disk_that_is_full_under_make_figures(small_disk, tmp_path, counted):
+def test_a_disk_that_is_full_under_make_figures(small_disk, tmp_path, tries, counted):
     """During the sweep, when a figure is saved, when the notebook is written: one message, and then it goes on."""
     disk, _ = small_disk
     fill = "import shutil; folder.mkdir(parents=True, exist_ok=True); "
@@ -321,7 +322,7 @@ def test_a_disk_that_is_full_under_make_figures(small_disk, tmp_path, counted):
         "figure": ({"after": fill}, "figures/11_faults.png"),
         "notebook": ({"after": f"figures.save = lambda *_: None; {fill}"}, "11_faults.ipynb"),
     }
-    for place, (cells, file) in places.items():
+    for place, (cells, file) in itertools.islice(places.items(), -(-tries // 5)):  # the first alone, or at length all
         faulty.study(tmp_path / place, **cells)
         results, said = disk / place, tmp_path / f"{place}.said"
         assert ended(started(faulty.make_figures, tmp_path / place, results, said)) == 1
@@ -521,6 +522,7 @@ def test_every_engine_marks_what_diverges(engine, counted):
     counted("NaN in training", f"marked by the {engine} engine")
 
 
-def test_the_page_shows_what_was_counted():
-    counts = KEPT / "faults.json"
-    assert page(counts) == (ROOT / "docs" / "faults.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize("name", ["faults", "bad_input"])
+def test_the_page_shows_what_was_counted(name):
+    counts = KEPT / f"{name}.json"
+    assert page(counts) == (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
