@@ -6,6 +6,7 @@ vary, as in `width-256`; those of notebook 09 that are `…-float64` have a twin
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -51,12 +52,12 @@ def _shared(stores: Stores) -> str:
     every = [store.parameters(ds) for ds in stores.values()]
     sizes = {"-".join(map(str, size)) for given in every for size in given["sizes"].values()}
     facts = [
-        *([sizes.pop()] if len(sizes) == 1 else []),
         f"A = {_some(given['input_gain'] for given in every)} V",
         f"β = {_some(given['beta'] for given in every)} S",
         f"{_some(map(_steps, every), '{:,}')} steps",
     ]
-    return ", ".join(facts)
+    network = sizes.pop() if len(sizes) == 1 else ""
+    return "\n".join(filter(None, [network, ", ".join(facts)]))
 
 
 def _close(figure: Figure, title: str, stores: Stores, *notes: str) -> Figure:
@@ -69,11 +70,13 @@ def _close(figure: Figure, title: str, stores: Stores, *notes: str) -> Figure:
         ", ".join(titles),
         f"trained on {_some((given['train_images'] for given in every), '{:,}')} images an epoch",
         f"batch {_some(given['batch_size'] for given in every)}",
-        "rates as published" if all("rates" in given for given in every) else f"η = {_some(rates)}",
+        "absolute rates" if all("rates" in given for given in every) else f"η = {_some(rates)}",
         f"tested on {_some((given['test_images'] for given in every), '{:,}')} images",
         f"n = {_some(ds.sizes['seed'] for ds in stores.values())} seeds",
     ]
-    figure.supxlabel("\n".join([", ".join(facts), *notes]), fontsize="small", color="0.35", linespacing=1.4)
+    wide = int(15 * figure.get_figwidth())  # letters
+    lines = [textwrap.fill(line, wide) for line in (", ".join(facts), *notes)]
+    figure.supxlabel("\n".join(lines), fontsize="small", color="0.35", linespacing=1.4)
     return figure
 
 
@@ -101,18 +104,16 @@ def limits_over_architecture(stores: Stores, before: xr.Dataset) -> Figure:
         family = dict(sorted(family.items(), key=lambda item: place(store.parameters(item[1]))))
         places = [place(store.parameters(ds)) for ds in family.values()]
         responses = [np.exp(np.log(before.response.sel(network=each)).mean("seed")).min("layer") for each in family]
+        step = (places[-1] / places[0]) ** 0.016 if len(places) > 1 else 1.02
         for x, ds in zip(places, family.values(), strict=True):
-            _limits_at(ax, x, one_setting(ds))
+            _limits_at(ax, x, one_setting(ds), step)
         ax.plot(places, responses, "_", color="C1", ms=16, mew=2)
         ax.set(xscale="log", yscale="log", xlabel=label, ylabel="critical limit σ$_c$ (V)")
         ax.margins(x=0.15)
         _ticks(ax.xaxis, places, [f"{x:,g}" for x in places])
         ax.set_title(_shared(family), fontsize="x-small")
         ax.yaxis.set_minor_locator(NullLocator())
-    for ax in axes.flat:
-        ax.label_outer(remove_inner_ticks=False)
-        ax.xaxis.label.set_visible(True)
-        ax.tick_params(labelbottom=True)
+        _left_only(ax)
     looks: dict[str, dict[str, Any]] = {
         "limit of a seed": {"color": "C0", "marker": ".", "ls": ""} | DOTS,
         "geometric mean, 95 % t interval": {"color": "C0", "marker": "o", "ms": 5},
@@ -130,12 +131,12 @@ def limits_over_architecture(stores: Stores, before: xr.Dataset) -> Figure:
     return _close(figure, "The critical limit over architecture, gain, nudge and training", stores)
 
 
-def _limits_at(ax: Axes, x: float, ds: xr.Dataset) -> None:
-    """One network's limits, at x: the sweep's range, every seed, and the mean of the bracketed ones."""
+def _limits_at(ax: Axes, x: float, ds: xr.Dataset, step: float) -> None:
+    """One network's limits, at x: the sweep's range, its seeds, each a `step` further, and their mean."""
     limits = critical_limit(final_error(ds), ds.chance)
     swept = ds.sigma.values[ds.sigma.values > 0]
     ax.vlines(x, swept.min(), swept.max(), color="0.9", lw=7, zorder=0)
-    beside = x * 1.04 ** np.arange(1, ds.sizes["seed"] + 1)
+    beside = x * step ** np.arange(1, ds.sizes["seed"] + 1)
     ax.plot(beside, limits.limit, ".", color="C0", **DOTS)
     for where, reason in zip(beside, limits.reason.values, strict=True):
         if marker := BEYOND.get(reason):
@@ -188,6 +189,7 @@ def conjecture(stores: Stores, found: xr.Dataset, law: xr.Dataset) -> Figure:
     shown = found.where(found.limit.notnull(), drop=True)
     for number, family in enumerate(dict.fromkeys(str(name).partition("-")[0] for name in found.network.values)):
         one = shown.sel(network=[name for name in shown.network.values if name.partition("-")[0] == family])
+        offset, side = ((7, -3), "left") if number % 2 == 0 else ((-7, -3), "right")
         look = {"color": f"C{number}", "marker": "osD^vPX"[number % 7], "ms": 6}
         ax.vlines(one.response, one.low, one.high, color=look["color"], lw=1.4)
         ax.plot(one.response, one.limit, ls="", **look, label=AXES[family][0] if family in AXES else family)
@@ -195,7 +197,8 @@ def conjecture(stores: Stores, found: xr.Dataset, law: xr.Dataset) -> Figure:
             point = one.sel(network=name)
             given = store.parameters(stores[name])
             words = f"{AXES[family][1](given):,g}" if family in AXES else name.partition("-")[2]
-            ax.annotate(words, (point.response, point.limit), (7, -3), textcoords="offset points", fontsize="x-small")
+            ax.annotate(words, (point.response, point.limit), offset, ha=side,
+                        textcoords="offset points", fontsize="x-small")  # fmt: skip
     c, exponent = (law[name].values for name in ("c", "exponent"))
     if shown.network.size:
         x = np.geomspace(shown.response.min() / 2, shown.response.max() * 2, 50)
@@ -229,7 +232,7 @@ def _colours(stores: Iterable[xr.Dataset]) -> Callable[[float], Any]:
 
 def _sigma_lines(stores: Iterable[xr.Dataset], colour: Callable[[float], Any]) -> list[Line2D]:
     sigmas = np.unique(np.concatenate([ds.sigma.values for ds in stores]))
-    return [Line2D([], [], color=colour(sigma), lw=2, label=f"σ = {sigma:g} V") for sigma in sigmas]
+    return [Line2D([], [], color=colour(sigma), lw=2, label=f"σ = {_volts(sigma)}") for sigma in sigmas]
 
 
 def _thousands(ax: Axes, label: str = "training images seen (thousands)") -> None:
@@ -243,6 +246,17 @@ def _titled(ax: Axes, name: str, ds: xr.Dataset) -> None:
     images = store.parameters(ds)["train_images"]
     text = f"{name}: {'-'.join(map(str, sizes))}\n{ds.title.values[0]}, {images:,} images an epoch{whole}"
     ax.set_title(text, fontsize="small")
+
+
+def _left_only(ax: Axes) -> None:
+    """No labels on a y axis that is shared with the panel at the left."""
+    if (place := ax.get_subplotspec()) is not None and not place.is_first_col():
+        ax.set_ylabel("")
+        ax.tick_params(labelleft=False)
+
+
+def _volts(sigma: float) -> str:
+    return f"{np.format_float_scientific(sigma, trim='-', exp_digits=1)} V" if sigma else "0 V"
 
 
 def _grid(count: int, most: int = 3, **share: Any) -> tuple[Figure, list[Axes]]:
@@ -265,9 +279,7 @@ def learning_curves(stores: Stores) -> Figure:
         _error_axis(ax, float(one.chance))
         _thousands(ax)
         _titled(ax, name, ds)
-        ax.label_outer(remove_inner_ticks=False)
-        ax.xaxis.label.set_visible(True)
-        ax.tick_params(labelbottom=True)
+        _left_only(ax)
     figure.legend(handles=_sigma_lines(stores.values(), colour), fontsize="small", loc="outside right upper")
     return _close(figure, "Learning curves at the published settings", stores, "each line a seed")
 
@@ -293,7 +305,7 @@ def escape_times(stores: Stores) -> Figure:
                 above.hlines(median, x / 1.3, x * 1.3, color=colour(sigma), lw=2)
             # a little higher for each, or equal shares would hide one another
             curve = share.sel(sigma=sigma).values + 0.012 * number
-            below.step([0, *seen.values / 1000], [curve[0] * 0 + 0.012 * number, *curve], where="post",
+            below.step([0, *seen / 1000, 1.03 * end], [0.012 * number, *curve, curve[-1]], where="post",
                        color=colour(sigma), lw=1.6)  # fmt: skip
         _sigma_axis(above, one.sigma.values)
         above.set(ylabel="images until the error\nstays below 0.9 of chance (thousands)", ylim=(0, None))
@@ -302,13 +314,11 @@ def escape_times(stores: Stores) -> Figure:
         _thousands(below)
         _titled(above, name, ds)
         for ax in (above, below):
-            ax.label_outer(remove_inner_ticks=False)
-            ax.xaxis.label.set_visible(True)
-            ax.tick_params(labelbottom=True)
+            _left_only(ax)
     figure.legend(handles=_sigma_lines(stores.values(), colour), fontsize="small", loc="outside right center")
     note = (
         "dots: seeds; open triangles: seeds that did not escape in the whole record (censored); bars: median",
-        "median and share by Kaplan–Meier, each σ a little above the last; times are known to the distance of two records",
+        "median and share by Kaplan–Meier, each σ a little above the last; times: to the distance of two records",
     )
     return _close(figure, "Escape from the plateau at chance", stores, *note)
 
@@ -344,12 +354,12 @@ def along_the_way(stores: Stores, before: xr.Dataset, sigma: float) -> Figure:
         for ax, label in zip(column, ("nudged response (rms, V)", "mean conductance (S)"), strict=True):
             ax.set(yscale="log", ylabel=label)
             _thousands(ax)
-            ax.label_outer()
+            _left_only(ax)
         _titled(column[0], name, ds)
     lines = [Line2D([], [], color=f"C{layer}", lw=2, label=f"layer {layer + 1}") for layer in range(deepest)]
-    lines += [Line2D([], [], color="0.3", **look, label=f"σ = {value:g} V") for value, look in looks.items()]
+    lines += [Line2D([], [], color="0.3", **look, label=f"σ = {_volts(value)}") for value, look in looks.items()]
     lines += [
-        Line2D([], [], color="0.5", lw=1, label=f"read-out noise of {sigma:g} V"),
+        Line2D([], [], color="0.5", lw=1, label=f"read-out noise of {_volts(sigma)}"),
         Line2D([], [], color="C0", ls=":", label="float32 rounding step\nof layer 1's voltage"),
         Line2D([], [], color="0.3", marker="o", ms=5, ls="", label="before training"),
     ]

@@ -85,7 +85,9 @@ def architecture():
     The widest never learns, and the gain of 3000 has its limit above the sweep.
     """
     base = {"hidden": [128, 128, 128], "input_gain": 1100.0, "beta": 0.7, "train_images": 7000, "looks": 1}
-    depth, width = ({f"{name}-{n}": n for n in ns} for name, ns in (("depth", (1, 2, 3, 4)), ("width", (64, 128, 1024))))
+    depth, width = (
+        {f"{name}-{n}": n for n in ns} for name, ns in (("depth", (1, 2, 3, 4)), ("width", (64, 128, 1024)))
+    )
     varied = {
         **{name: {"hidden": [128] * n, "limit": 4e-3 / 5**n} for name, n in depth.items()},
         **{name: {"hidden": [n] * 3, "limit": 4e-3 / n} for name, n in width.items()},
