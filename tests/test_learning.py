@@ -259,7 +259,7 @@ def test_a_look_takes_a_part_of_wide_layers_and_leaves_out_who_cannot_be_nudged(
 
     def look(limit, members=2):
         monkeypatch.setattr(training, "UNITS_LOOKED_AT", limit)
-        net = DeepResistiveNetwork((20, 64, 64, 4), input_gain=30.0, members=members, seed=0)
+        net = epkit.DeepResistiveNetwork((20, 64, 64, 4), input_gain=30.0, members=members, seed=0)
         net.weights[-1][members - 1] *= 0.01 if members == 3 else 1
         return training._look(net, x, target, 8, 0.1, 4, "centered", GaussianReadout(torch.full((members,), 1e-3)))
 
