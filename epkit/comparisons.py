@@ -153,7 +153,7 @@ def errors_over_sigma(stores: Stores) -> Figure:
     """Test error after training over sigma, a panel for each family of networks, the limits marked below."""
     families = _families(stores)
     columns = min(2, len(families))
-    figure, axes = _canvas(-(-len(families) // columns), columns, (5.0, 3.0), sharex=True, sharey=True)
+    figure, axes = _canvas(-(-len(families) // columns), columns, (5.0, 3.0), sharey=True)
     sigmas = np.unique(np.concatenate([ds.sigma.values for ds in stores.values()]))
     for ax in axes.flat[len(families) :]:
         ax.set_axis_off()
@@ -173,8 +173,7 @@ def errors_over_sigma(stores: Stores) -> Figure:
         ax.set_title(_shared(family), fontsize="small")
         ax.legend(title=label or name, fontsize="x-small", title_fontsize="x-small", loc="center left",
                   bbox_to_anchor=(1, 0.5))  # fmt: skip
-    for ax in axes.flat:
-        ax.label_outer()
+        _left_only(ax)
     notes = (
         "small dots: seeds; bars: mean, 95 % bootstrap interval over seeds; triangle: limit; in brackets: seeds with a "
         "limit / seeds run",
