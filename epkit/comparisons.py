@@ -268,6 +268,11 @@ def _grid(count: int, most: int = 3, **share: Any) -> tuple[Figure, list[Axes]]:
 
 def learning_curves(stores: Stores) -> Figure:
     """Test error over the training images seen, a panel a sweep, a line a run, coloured by sigma."""
+    if not stores:
+        figure, axes = _grid(1)
+        axes[0].set_axis_off()
+        axes[0].text(0.5, 0.5, "nothing of this has been computed yet", ha="center", va="center")
+        return figure
     colour = _colours(stores.values())
     figure, axes = _grid(len(stores), sharey=True)
     for ax, (name, ds) in zip(axes, stores.items(), strict=True):
@@ -285,7 +290,6 @@ def learning_curves(stores: Stores) -> Figure:
 
 def escape_times(stores: Stores) -> Figure:
     """Images seen until the error leaves chance for good, over sigma; below, share of the seeds that have left it."""
-    stores = {name: ds for name, ds in stores.items() if ds.sizes["sigma"] > 1}
     colour = _colours(stores.values())
     figure, axes = _canvas(2, len(stores), (3.9, 2.8), sharey="row")
     for (above, below), (name, ds) in zip(axes.T, stores.items(), strict=True):

@@ -95,4 +95,5 @@ def times(stores: Mapping[str, xr.Dataset]) -> pd.DataFrame:
         }
         for sigma in ds.sigma.values:
             rows[name, sigma] = {key: float(v.sel(sigma=sigma)) for key, v in facts.items()}
-    return pd.DataFrame(rows).T.rename_axis(["network", "sigma"])
+    index = pd.MultiIndex.from_tuples(list(rows), names=["network", "sigma"])
+    return pd.DataFrame(list(rows.values()), index, ["runs", "escaped", "median"])

@@ -158,3 +158,9 @@ def test_figure_can_be_read_alone(name):
 
 def test_without_a_twin_there_is_no_figure_of_precision():
     assert comparisons.precision({"1024x3-mnist": synthetic.plateau()}) is None
+
+
+def test_where_nothing_is_computed_that_is_said():
+    assert "nothing of this has been computed yet" in words(comparisons.learning_curves({}))
+    assert escape.times({}).empty
+    assert claims.claim_escape({}).empty
