@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .experiments import look_inside, run
+    from .experiments import look_inside, run, so_far
     from .inputs import ParameterError, refuse_misspelt
     from .learning import gradient
     from .networks import DeepResistiveNetwork
@@ -24,6 +24,7 @@ _HOMES = {
     "refuse_misspelt": "inputs",
     "results": "store",
     "run": "experiments",
+    "so_far": "experiments",
     "train": "training",
 }
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "refuse_misspelt",
     "results",
     "run",
+    "so_far",
     "train",
 ]
 

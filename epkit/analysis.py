@@ -62,6 +62,11 @@ def choice_error(ds: xr.Dataset) -> xr.DataArray:
     return final_error(ds, of="validation_error" if "validation_error" in ds else "test_error")
 
 
+def one_setting(ds: xr.Dataset) -> xr.Dataset:
+    """The first data set, learning rate and read-out of a store, over (sigma, seed, epoch[, layer])."""
+    return ds.isel({dim: 0 for dim in ds.dims if dim in ("dataset", "learning_rate", "averaging", "samples")})
+
+
 def t_interval(values: xr.DataArray, dim: str = "seed", level: float = 0.95) -> xr.Dataset:
     """Mean over `dim` with its Student t interval: (mean, low, high, n); NaN values are left out."""
     n = values.count(dim)

@@ -14,9 +14,11 @@ import numpy as np
 import torch
 import xarray as xr
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 from . import datasets, store
 from .inputs import ParameterError, short
+from .learning import phases
 from .networks import DeepResistiveNetwork
 from .parameters import Network, Point, Sweep, layer_sizes
 from .training import State, one_thread, relative_rates, train
@@ -140,6 +142,34 @@ def trained(
     )
     spent = before + time.perf_counter() - started
     return history.assign(wall_time=("member", np.full(len(group), spent / len(group))))
+
+
+def untrained(sweep: Sweep, images: int) -> xr.Dataset:
+    """Rms voltages of a sweep's networks before training, free and moved by the nudge, over (seed, layer)."""
+    name = sweep.dataset[0]
+    x, y = (each[:images] for each in data(sweep, name).train)
+    sizes, rms = layer_sizes(sweep, name), []
+    with one_thread(), nudge_too_strong():
+        for seed in range(sweep.seeds):  # one at a time, for wide ones take much memory
+            net = DeepResistiveNetwork(sizes, input_gain=sweep.input_gain, seed=seed, dtype=getattr(torch, sweep.dtype))
+            inputs, target = x.to(net.biases[0]), one_hot(y, sizes[-1]).to(net.biases[0])
+            free = net.relax(inputs, sweep.iterations)
+            states = phases(
+                net, inputs, target, beta=sweep.beta, iterations=sweep.iterations, estimator=sweep.estimator
+            )
+            moved = [v[:, 0] - v[:, 1] for v in states]
+            rms.append([[float(v.double().square().mean().sqrt()) for v in each] for each in (free, moved)])
+    words = {
+        "voltage": "rms voltage of the free state",
+        "response": "rms of what the nudge moves, upper phase minus lower",
+    }
+    return xr.Dataset(
+        {
+            key: (("seed", "layer"), v, {"units": "V", "long_name": text})
+            for (key, text), v in zip(words.items(), np.array(rms).transpose(1, 0, 2), strict=True)
+        },
+        {"seed": np.arange(sweep.seeds), "layer": np.arange(1, len(sizes))},
+    )
 
 
 def _keep(checkpoint: Path, net: DeepResistiveNetwork, state: State, spent: float) -> None:

@@ -24,7 +24,7 @@ import xarray as xr
 from . import claims, cluster, files, store
 from .experiments import holding
 from .inputs import ParameterError, Parser, hint, parameter_file, parameters_cell, short
-from .parameters import Comparison, Datasets, Mechanism, Oracles, Published, Sweep, validated
+from .parameters import Comparison, Datasets, Mechanism, Oracles, Published, Sweep, Unfinished, validated
 
 # What epkit refuses in words; raised in a notebook, it needs no traceback of the kernel's.
 REFUSALS = ParameterError, store.StoreError, files.DataUnavailable, cluster.ClusterError
@@ -274,11 +274,12 @@ def _primary(rows: pd.DataFrame) -> tuple[pd.DataFrame, str]:
 def _experiments(name: str, given: dict, place: str = "parameters") -> dict[str, Experiment]:
     """A notebook's validated experiments, by the file name of each one's store; ParameterError for impossible ones."""
     models: dict[str, type[Experiment | Comparison]] = {
-        "00": Published, "01": Mechanism, "04": Datasets, "06": Oracles, "08": Comparison, "09": Comparison,
+        "00": Published, "01": Mechanism, "04": Datasets, "06": Oracles, "08": Comparison, "09": Unfinished,
     }  # fmt: skip
     asked = validated(models.get(name[:2], Sweep), given, place)
     if isinstance(asked, Comparison):
-        return {f"{name}.{network}.nc": sweep for network, sweep in asked.networks.items()}
+        wanted = asked.compute if isinstance(asked, Unfinished) else asked.networks
+        return {f"{name}.{network}.nc": asked.networks[network] for network in wanted}
     if isinstance(asked, Datasets):
         stores = {f"{name}.nc": asked.sweep, f"{name}.check.nc": asked.check}
         return {file: sweep for file, sweep in stores.items() if sweep is not None}

@@ -184,6 +184,34 @@ def memoised(parameters: Mechanism | Oracles, path: Path, compute: Callable[[str
     return store.read(path)
 
 
+def so_far(parameters: Sweep | Mapping[str, object], path: str | Path) -> xr.Dataset | None:
+    """What is finished of a sweep, as `run` returns it, NaN in place of the rest; None if nothing is.
+
+    Nothing is computed. Runs that lie in `<name>.parts/` are put into the store, from which `run` goes on, unless
+    another process is computing it.
+    """
+    sweep = parameters if isinstance(parameters, Sweep) else validated(Sweep, parameters)
+    path = Path(path)
+    known = store.read_if_sound(path, store.parameters)
+    if known is not None and store.parameters(known) != settings(sweep):
+        known = None
+    wanted = list(_run_ids(sweep).values())
+    held = {} if known is None else _runs(known)
+    parts = _finished([*path.with_suffix(".parts").glob("*.nc")], [])
+    added = {name: part for name, part in parts.items() if name in wanted and name not in held}
+    if not added:
+        return known
+    from . import ensembles
+
+    runs, one = held | added, next(iter(added.values()))
+    nothing = one.map(lambda v: xr.full_like(v, "") if v.dtype.kind in "OUT" else xr.full_like(v, np.nan, float))
+    rates = {name: ensembles.layer_rates(sweep, name, "cpu") for name in sweep.dataset}
+    merged = _merged(sweep, [runs.get(name, nothing) for name in wanted], rates)
+    with contextlib.suppress(Timeout), FileLock(path.with_suffix(".lock"), timeout=0):
+        store.write(merged, path)
+    return merged
+
+
 def _axis(sweep: Sweep, name: str) -> list:
     return list(range(sweep.seeds)) if name == "seed" else getattr(sweep, name)
 

@@ -125,7 +125,7 @@ class Sweep(Network):
 
 
 class Comparison(BaseModel):
-    """Notebooks 08 and 09: several sweeps, each with a store of its own."""
+    """Notebook 08: several sweeps, each with a store of its own."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -140,6 +140,18 @@ class Datasets(Sweep):
     @property
     def sweep(self) -> Sweep:
         return Sweep(**self.model_dump(exclude={"check"}))
+
+
+class Unfinished(Comparison):
+    """Notebook 09: sweeps that may take nights. Those named by `compute` are computed, the others shown as they are."""
+
+    compute: list[str] = []
+
+    @model_validator(mode="after")
+    def _of_the_networks(self) -> Unfinished:
+        if unknown := sorted(set(self.compute) - set(self.networks)):
+            raise ValueError(f"compute = {unknown}: allowed are the names in networks: {', '.join(self.networks)}")
+        return self
 
 
 class Published(Comparison):

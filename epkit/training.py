@@ -10,6 +10,7 @@ import itertools
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from copy import copy
 from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import Any, Literal
@@ -31,8 +32,8 @@ Engine = Literal["auto", "native", "compiled", "eager"]
 
 UNITS = {"train_cost": "V2", "conductance": "S", "conductance_sd": "S", "response": "V"}
 
-# Training images whose response and gradient a closer look takes.
-LOOKED_AT = 64
+# Training images whose response and gradient a closer look takes, and the units of a layer whose conductances it does.
+LOOKED_AT, UNITS_LOOKED_AT = 64, 128
 
 
 @dataclass
@@ -328,25 +329,38 @@ def _look(
     """What one would probe on a circuit, layer by layer, with the first LOOKED_AT training images.
 
     `response` (V), rms of what the nudge moves, upper phase minus lower; `signal_to_noise`, rms of the estimate for one
-    batch over rms of what read-out noise adds to it, infinite without noise; `conductance_sd` (S) and `clamped`, spread
-    of the conductances and share of them at 0. One and the same noise is used for all members, at all times.
+    batch over rms of what read-out noise adds to it, infinite without noise, taken on the conductances between a part
+    of each wide layer's units; `conductance_sd` (S) and `clamped`, spread of the conductances and share of them at 0.
+    One and the same noise is used for all members, at all times. What needs a nudged state is NaN for members whose
+    outputs have lost so much conductance that there is none.
     """
     x, target = x[:LOOKED_AT], target[:LOOKED_AT]
-    states = phases(net, x, target, beta=beta, iterations=iterations, estimator=estimator)
-    signal, added = torch.zeros(2, net.members, len(net.weights), dtype=x.dtype, device=x.device)
+    has_minimum = net.weights[-1].sum(1).amin(1) > -beta * min(NUDGES[estimator])
+    nudged = copy(net)
+    nudged.weights, nudged.biases = ([p[has_minimum] for p in each] for each in (net.weights, net.biases))
+    states = phases(nudged, x, target, beta=beta, iterations=iterations, estimator=estimator)
+    signal, added = torch.zeros(2, nudged.members, len(net.weights), dtype=x.dtype, device=x.device)
     if readout is not None:  # without noise the ratio is infinite
         noise = readout.noise((2, len(x), sum(net.sizes[1:])), torch.Generator().manual_seed(0))[None].to(x)
-        as_read = read(states, readout.scale(net.members).to(x), noise)
+        as_read = read(states, readout.scale(net.members).to(x)[has_minimum], noise)
+        # The estimate for a conductance needs its two ends alone, and whole gradients of wide layers would take longer
+        # than all the rest. Units at equal distances, for the two halves of a layer differ.
+        states_there, as_read = (
+            [v[..., :: max(1, v.shape[-1] // UNITS_LOOKED_AT)] for v in each] for each in (states, as_read)
+        )
         for rows in torch.arange(len(x), device=x.device).split(batch_size):
             amplified = net.input_gain * x[None, rows]
             exact, noisy = (
-                spread(contrast([v[:, :, rows] for v in each], amplified, 1.0)) for each in (states, as_read)
+                spread(contrast([v[:, :, rows] for v in each], amplified, 1.0)) for each in (states_there, as_read)
             )
             signal += torch.stack([g.square().mean((1, 2)) for g in exact], 1)
             added += torch.stack([(n - g).square().mean((1, 2)) for n, g in zip(noisy, exact, strict=True)], 1)
+    response = torch.stack([(v[:, 0] - v[:, 1]).square().mean((1, 2)).sqrt() for v in states], 1)
+    of_all = torch.full((2, net.members, len(net.weights)), torch.nan, dtype=x.dtype, device=x.device)
+    of_all[:, has_minimum] = torch.stack([response, (signal / added).sqrt()])
     return {
-        "response": torch.stack([(v[:, 0] - v[:, 1]).square().mean((1, 2)).sqrt() for v in states], 1),
-        "signal_to_noise": (signal / added).sqrt(),
+        "response": of_all[0],
+        "signal_to_noise": of_all[1],
         "conductance_sd": torch.stack([w.std((1, 2)) for w in net.weights], 1),
         "clamped": torch.stack([(w == 0).float().mean((1, 2)) for w in net.weights], 1),
     }

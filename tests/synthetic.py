@@ -85,3 +85,52 @@ def store(
             ds["signal_to_noise"] = 1e-4 * scale / ds.sigma
         ds["response"], ds["conductance_sd"], ds["clamped"] = 1e-3 * scale, 0.02 * scale, 0.1 * scale
     return ds
+
+
+def architecture():
+    """Stores of eleven networks with limits of twice what their weakest untrained layer responds, and those responses.
+
+    The widest never learns, and the gain of 3000 has its limit above the sweep.
+    """
+    base = {"hidden": [128, 128, 128], "input_gain": 1100.0, "beta": 0.7, "train_images": 7000, "looks": 1}
+    depth, width = (
+        {f"{name}-{n}": n for n in ns} for name, ns in (("depth", (1, 2, 3, 4)), ("width", (64, 128, 1024)))
+    )
+    varied = {
+        **{name: {"hidden": [128] * n, "limit": 4e-3 / 5**n} for name, n in depth.items()},
+        **{name: {"hidden": [n] * 3, "limit": 4e-3 / n} for name, n in width.items()},
+        **{f"gain-{a}": {"input_gain": float(a), "limit": 2e-7 * a} for a in (300, 1100, 3000)},
+        "published-784-100-10": {"hidden": [100], "input_gain": 100.0, "limit": 6e-3},
+    }
+    stores, responses = {}, []
+    for number, (name, given) in enumerate(varied.items()):
+        limit = given["limit"]
+        sigmas = (0.0, *(limit * np.logspace(-1.5, -0.5 if name == "gain-3000" else 1, 9)))
+        ds = store(sigmas=sigmas, limit=limit, rng=number, floor=0.87 if name == "width-1024" else 0.05)
+        facts = json.loads(ds.attrs["parameters"]) | base | {k: v for k, v in given.items() if k != "limit"}
+        facts["sizes"] = {"mnist": [784, *facts["hidden"], 10]}
+        ds["run"] = ds.diverged.astype(str) + f" {number}"
+        stores[name] = ds.assign_attrs(parameters=json.dumps(facts))
+        layers = np.arange(1, len(facts["hidden"]) + 2)
+        response = np.outer(1.1 ** np.arange(-2, 3), limit / 2 * 6.0 ** (layers - 1))
+        responses.append(xr.Dataset({"response": (("seed", "layer"), response)}, {"layer": layers, "seed": range(5)}))
+    return stores, xr.concat(responses, xr.Variable("network", list(stores)), join="outer")
+
+
+def plateau(sigmas=(0.0, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4), seeds=3, looks=12, best=5e-5, dtype="float32", rng=0):
+    """One epoch of a network that escapes from chance, soonest at `best`, and not at all at sigma = 0 with seed 0."""
+    generator = np.random.default_rng(rng)
+    ds = store(sigmas=sigmas, seeds=seeds, epochs=looks).isel(layer=slice(4))
+    ds = ds.assign_coords(epoch=np.arange(1, looks + 1) / looks)
+    near = xr.DataArray(np.exp(-(np.log10((ds.sigma.values + 2e-6) / best) ** 2)), dims="sigma")
+    start = 62000 - 45000 * near + xr.DataArray(4000 * generator.standard_normal(seeds), dims="seed")
+    start[sigmas.index(0.0), 0] = np.inf
+    error = ds.chance - 0.85 * (1 - np.exp(-(ds.epoch * 60000 - start).clip(0) / 20000))
+    error = error + 0.005 * xr.DataArray(generator.standard_normal(error.shape), dims=error.dims)
+    ds["test_error"] = error.broadcast_like(ds.test_error).transpose(*ds.test_error.dims)
+    size = ds.test_error * xr.DataArray(10.0 ** np.arange(4), dims="layer", coords={"layer": ds.layer})
+    ds["response"], ds["conductance"] = 1e-5 * size, 0.01 / (0.2 + size) + 20 * ds.sigma * ds.epoch
+    ds["run"] = ds.diverged.astype(str)
+    facts = {"sizes": {"mnist": [784, 1024, 1024, 1024, 10]}, "batch_size": 4, "epochs": 1, "train_images": 60000,
+             "test_images": 1000, "looks": looks, "rates": [0.005, 0.02, 0.08, 0.005], "dtype": dtype}  # fmt: skip
+    return ds.assign_attrs(parameters=json.dumps(facts))

@@ -208,3 +208,37 @@ def test_the_mechanism_is_memoised_too(tmp_path):
     xr.testing.assert_identical(epkit.look_inside(parameters, tmp_path / "one.nc"), first)
     assert os.stat(tmp_path / "one.nc").st_mtime_ns == before
     assert Path(tmp_path / "one.nc").stat().st_size < 200_000
+
+
+def test_what_is_finished_of_a_sweep_is_shown_and_gone_on_from(tmp_path, counted, monkeypatch):
+    sweep = TINY | {"seeds": 3, "looks": 2}
+    assert epkit.so_far(sweep, tmp_path / "sweep.nc") is None
+    assert not list(tmp_path.iterdir())
+    original = ensembles.trained
+
+    def killed(wanted, group, *args, **kwargs):
+        if group[0].seed == 2:
+            raise KeyboardInterrupt
+        return original(wanted, group, *args, **kwargs)
+
+    monkeypatch.setattr(ensembles, "trained", killed)
+    with pytest.raises(KeyboardInterrupt):
+        epkit.run(sweep, tmp_path / "sweep.nc")
+    known = epkit.so_far(sweep, tmp_path / "sweep.nc")
+    assert known is not None
+    assert known.test_error.sel(seed=[0, 1]).notnull().all()
+    assert known.test_error.sel(seed=2).isnull().all()
+    assert (known["run"] != "").squeeze().sum("sigma").values.tolist() == [2, 2, 0]
+    # it is a store of its own, without parts and data
+    monkeypatch.setattr(datasets, "load", lambda *_, **__: pytest.fail("a partial store needs no data"))
+    elsewhere = tmp_path / "elsewhere" / "sweep.nc"
+    elsewhere.parent.mkdir()
+    elsewhere.write_bytes((tmp_path / "sweep.nc").read_bytes())
+    xr.testing.assert_identical(epkit.so_far(sweep, elsewhere), known)
+    assert epkit.so_far(sweep | {"epochs": 3}, elsewhere) is None
+    monkeypatch.undo()
+    whole = epkit.run(sweep, elsewhere)
+    monkeypatch.setattr(ensembles, "trained", lambda *_, **__: pytest.fail("nothing is missing"))
+    xr.testing.assert_identical(epkit.so_far(sweep, elsewhere), whole)
+    assert whole.test_error.notnull().all()
+    xr.testing.assert_equal(whole.test_error.sel(seed=[0, 1]), known.test_error.sel(seed=[0, 1]))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch.nn.functional import one_hot
 
 import epkit
-from epkit import datasets
+from epkit import datasets, training
 from epkit.learning import NUDGES, backpropagated, gradient, phases
 from epkit.training import LOOKED_AT, State, relative_rates
 from epkit.uncertainty import GaussianReadout
@@ -251,3 +251,23 @@ def test_wrong_training_arguments_are_refused(digits, change, message):
     } | change  # fmt: skip
     with pytest.raises(ValueError, match=message):
         epkit.train(net, digits.x_train, digits.y_train, **arguments)
+
+
+def test_a_look_takes_a_part_of_wide_layers_and_leaves_out_who_cannot_be_nudged(monkeypatch):
+    x, y = torch.rand(32, 20, generator=torch.Generator().manual_seed(0)), torch.arange(32) % 4
+    target = one_hot(y, 4).float()
+
+    def look(limit, members=2):
+        monkeypatch.setattr(training, "UNITS_LOOKED_AT", limit)
+        net = epkit.DeepResistiveNetwork((20, 64, 64, 4), input_gain=30.0, members=members, seed=0)
+        net.weights[-1][members - 1] *= 0.01 if members == 3 else 1
+        return training._look(net, x, target, 8, 0.1, 4, "centered", GaussianReadout(torch.full((members,), 1e-3)))
+
+    whole, part = look(128), look(16)
+    torch.testing.assert_close(part["response"], whole["response"])
+    torch.testing.assert_close(part["signal_to_noise"], whole["signal_to_noise"], rtol=0.3, atol=0)
+    third = look(128, members=3)
+    for name in ("response", "signal_to_noise"):
+        torch.testing.assert_close(third[name][:2], whole[name])
+        assert third[name][2].isnan().all()
+    assert third["clamped"].isfinite().all()

@@ -1,0 +1,166 @@
+"""Several sweeps beside one another: one untrained pass, escape times, and their figures."""
+
+import numpy as np
+import pytest
+import synthetic
+import xarray as xr
+from matplotlib.figure import Figure
+from test_figures import words
+
+import epkit
+from epkit import claims, comparisons, escape, figures, store
+from epkit.untrained import power_law, predictions, untrained
+
+TINY = {
+    "dataset": ["digits"], "sigma": [0.0, 1e-3], "learning_rate": [0.05], "seeds": 2, "hidden": [12, 12],
+    "input_gain": 50.0, "beta": 0.1, "iterations": 3, "epochs": 2, "train_images": 80, "test_images": 40, "looks": 1,
+}  # fmt: skip
+
+
+def partial(ds, runs):
+    """A store of which these seeds alone are done."""
+    done = ds.seed.isin(runs)
+    return ds.map(lambda v: v.where(done, "" if v.dtype.kind in "OUT" else np.nan) if "seed" in v.dims else v)
+
+
+def test_the_untrained_response_is_what_a_look_would_see_before_the_first_step(tmp_path):
+    networks = {"two": TINY, "one": TINY | {"hidden": [12], "seeds": 1}}
+    before = untrained(networks, tmp_path / "untrained.nc")
+    assert before.response.dims == ("network", "seed", "layer")
+    assert before.response.sel(network="two").notnull().all()
+    assert before.response.sel(network="one", seed=0).notnull().sum() == 2
+    assert before.response.sel(network="one", seed=1).isnull().all()
+    # a training so slow that it does not move
+    ds = epkit.run(TINY | {"learning_rate": [1e-9], "epochs": 1, "sigma": [0.0]}, tmp_path / "slow.nc")
+    np.testing.assert_allclose(before.response.sel(network="two"), ds.response.squeeze(), rtol=1e-3)
+
+
+def test_the_untrained_pass_is_kept(tmp_path, monkeypatch):
+    first = untrained({"two": TINY}, tmp_path / "untrained.nc")
+    monkeypatch.setattr("epkit.ensembles.data", lambda *_: pytest.fail("a complete store needs no data"))
+    xr.testing.assert_identical(untrained({"two": TINY}, tmp_path / "untrained.nc"), first)
+    assert store.parameters(first)["networks"]["two"]["hidden"] == [12, 12]
+
+
+def test_the_planted_law_is_found():
+    stores, before = synthetic.architecture()
+    again = stores | {"width-again": stores["width-128"]}
+    found = predictions(again, before)
+    assert list(found.network.values) == list(stores)  # the same network is one point
+    law = power_law(found)
+    assert int(law.n) == len(stores) - 2
+    assert float(law.c.sel(part="low")) < 2.05
+    assert float(law.c.sel(part="high")) > 1.9
+    assert float(law.exponent.sel(part="low")) < 1 < float(law.exponent.sel(part="high"))
+    assert "never learns" in found.reason.sel(network="width-1024").item()
+    assert "largest σ" in found.reason.sel(network="gain-3000").item()
+
+
+def test_too_few_networks_make_no_law():
+    stores, before = synthetic.architecture()
+    two = power_law(predictions({name: stores[name] for name in ("depth-1", "depth-2")}, before))
+    assert np.isnan(two.exponent).all()
+    assert float(two.c.sel(part="mean")) == pytest.approx(2, rel=0.1)
+    none = power_law(predictions({"width-1024": stores["width-1024"]}, before))
+    assert np.isnan(none.c).all()
+    assert int(none.n) == 0
+
+
+def records(*errors):
+    """A store of one run a list of errors, at chance 0.9, with 4 records of an epoch of 100 images."""
+    dims = ("dataset", "learning_rate", "averaging", "samples", "sigma", "seed", "epoch")
+    coords = {"sigma": [0.0, 5e-5], "epoch": [0.25, 0.5, 0.75, 1.0]}
+    error = np.array(errors).reshape(1, 1, 1, 1, 2, -1, 4)
+    variables = {"test_error": (dims, error), "chance": ("dataset", [0.9]), "title": ("dataset", ["MNIST"])}
+    return xr.Dataset(variables, coords, {"parameters": '{"train_images": 100}'})
+
+
+CHANCE, LOW = [0.9] * 4, [0.9, 0.5, 0.4, 0.3]
+
+
+def test_a_run_escapes_when_it_stays_below_chance():
+    relapsed, nothing = [0.5, 0.9, 0.5, 0.4], [np.nan] * 4
+    found = escape.escape(records(CHANCE, relapsed, nothing, LOW, LOW, LOW)).squeeze()
+    np.testing.assert_equal(found.images.values, [[np.nan, 75, np.nan], [50, 50, 50]])
+    np.testing.assert_equal(found.escaped.values, [[False, True, False], [True] * 3])
+    np.testing.assert_equal(found.ran.values, [[True, True, False], [True] * 3])
+    assert float(found.followed) == 100
+
+
+def test_censored_runs_count_in_share_and_median():
+    ds = records(CHANCE, [0.9, 0.9, 0.5, 0.4], CHANCE, LOW, LOW, CHANCE)
+    found, seen = escape.escape(ds), escape.images_seen(ds)
+    share = escape.share_escaped(found, seen).squeeze()
+    np.testing.assert_allclose(share.sel(sigma=0.0), [0, 0, 1 / 3, 1 / 3])
+    np.testing.assert_allclose(share.sel(sigma=5e-5), [0, 2 / 3, 2 / 3, 2 / 3])
+    np.testing.assert_equal(escape.median_escape(found, seen).squeeze().values, [np.nan, 50])
+    table = escape.times({"net": ds})
+    assert table.loc[("net", 5e-5)].tolist() == [3, 2, 50]
+
+
+def test_pairs_and_the_claim():
+    slow = [0.9, 0.9, 0.9, 0.5]
+    whole = escape.escape_ratio(escape.escape(records(slow, slow, LOW, LOW)).squeeze(), 5e-5)
+    assert float(whole["mean"]) == pytest.approx(0.5)
+    assert (int(whole.n), int(whole.censored), int(whole.sooner), int(whole.later)) == (2, 0, 2, 0)
+    assert claims.claim_escape({"net": records(slow, slow, LOW, LOW)}).verdict.tolist() == ["supported", "undecided"]
+
+    table = claims.claim_escape({"net": records(CHANCE, slow, LOW, LOW)})
+    assert table.verdict[0] == "undecided"  # for one pair is censored
+    assert "1 of 2 pairs censored" in table.measure[0]
+    assert (table.value[1], table.n[1]) == (1.0, 2)  # but who was first is known of both
+    assert claims.claim_escape({"net": records(slow, slow, LOW, LOW).sel(sigma=[0.0])}).empty
+    later = claims.claim_escape({"net": records(LOW, LOW, slow, slow)})
+    assert later.verdict[0] == "contradicted"
+
+
+def drawn(name):
+    figures.style()
+    stores, before = synthetic.architecture()
+    nights = {"1024x3-mnist": synthetic.plateau(), "1024x3-kmnist": partial(synthetic.plateau(rng=1), [0, 1])}
+    start = xr.Dataset(
+        {"response": (("network", "seed", "layer"), np.full((2, 3, 4), 1e-4)), "voltage": (("network", "seed", "layer"),
+         np.full((2, 3, 4), 17.0))}, {"network": list(nights), "layer": [1, 2, 3, 4]},
+    )  # fmt: skip
+    found = predictions(stores, before)
+    double = {"1024x3-mnist-float64": synthetic.plateau(sigmas=(0.0,), dtype="float64")}
+    return {
+        "limits_over_architecture": lambda: comparisons.limits_over_architecture(stores, before),
+        "errors_over_sigma": lambda: comparisons.errors_over_sigma(stores),
+        "conjecture": lambda: comparisons.conjecture(stores, found, power_law(found)),
+        "learning_curves": lambda: comparisons.learning_curves(nights),
+        "escape_times": lambda: comparisons.escape_times(nights),
+        "along_the_way": lambda: comparisons.along_the_way(nights, start, 5e-5),
+        "precision": lambda: comparisons.precision(nights | double),
+    }[name]()
+
+
+FIGURES = {
+    "limits_over_architecture": ["number of hidden layers", "784-128-128-128-10", "does not learn", "3,500 steps"],
+    "errors_over_sigma": ["σ (V)", "1,024  (0/5)", "784-100-10  (5/5)", "A = 300 … 3,000 V"],
+    "conjecture": ["critical limit σ$_c$ (V)", "c = 1.9", "exponent 1.0", "without a limit: width-1024, gain-3000"],
+    "learning_curves": ["test error (%)", "partial: 14 of 21 runs", "60,000 images", "absolute rates", "5e-5 V"],
+    "escape_times": ["censored", "Kaplan–Meier", "seeds that have escaped (%)", "0.9 of chance", "n = 3"],
+    "along_the_way": ["nudged response (rms, V)", "mean conductance (S)", "float32 rounding", "noise of 5e-5 V"],
+    "precision": ["float64", "seed 2", "σ = 0"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_figure_can_be_read_alone(name):
+    figure = drawn(name)
+    assert isinstance(figure, Figure)
+    figure.canvas.draw()
+    said = words(figure)
+    for expected in FIGURES[name]:
+        assert expected in said, expected
+
+
+def test_without_a_twin_there_is_no_figure_of_precision():
+    assert comparisons.precision({"1024x3-mnist": synthetic.plateau()}) is None
+
+
+def test_where_nothing_is_computed_that_is_said():
+    assert "nothing of this has been computed yet" in words(comparisons.learning_curves({}))
+    assert escape.times({}).empty
+    assert claims.claim_escape({}).empty
