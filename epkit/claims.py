@@ -352,8 +352,8 @@ def claim_escape(stores: Mapping[str, xr.Dataset], said: EscapeClaim | None = No
 
     Two rows for each store that holds both. The ratio of the times to escape, over seeds: supported where its interval
     lies below the threshold; undecided where a pair is censored, for then the ratio is that of a selection. And the
-    share of pairs in which the noisy run is known to have escaped first, of those in which it is known which did, with its
-    Wilson interval, in which censored runs count.
+    share of pairs in which the noisy run is known to have escaped first, of those in which it is known which did, with
+    its Wilson interval, in which censored runs count.
     """
     said = said or fixed().escape
     rows: list[list] = []

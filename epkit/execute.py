@@ -17,32 +17,26 @@ from functools import partial
 from pathlib import Path
 
 import nbformat
-import pandas as pd
 import papermill
-import xarray as xr
 
 from . import claims, cluster, files, store
 from .experiments import holding
 from .inputs import ParameterError, Parser, hint, parameter_file, parameters_cell, short
 from .parameters import Comparison, Datasets, Mechanism, Oracles, Published, Sweep, Unfinished, validated
+from .verdicts import primary, verdicts
 
 # What epkit refuses in words; raised in a notebook, it needs no traceback of the kernel's.
 REFUSALS = ParameterError, store.StoreError, files.DataUnavailable, cluster.ClusterError
 PLAIN = [refusal.__name__ for refusal in (*REFUSALS, store.Damaged)]
 Experiment = Sweep | Mechanism | Oracles
 DRAWN_AT_ONCE = 4  # notebooks, where none has anything to compute
+SUMMARY = "05"  # the notebook that computes nothing, and sums up all others' stores
 COMMITTED = ("quick", "study", "paper")  # profiles whose stores are
 NOTEBOOKS, PARAMS = store.CHECKOUT / "notebooks", store.CHECKOUT / "params"
 README, MARKS = (
     store.CHECKOUT / "README.md",
     ("<!-- results: written by `make notebooks` -->", "<!-- end of results -->"),
 )
-CLAIMS: dict[str, list[Callable[[xr.Dataset], pd.DataFrame]]] = {
-    "02_critical_limit": [claims.claim_limit],
-    "03_clt_scaling": [claims.claim_scaling],
-    "04_dataset_comparison": [claims.claim_datasets],
-    "07_benefit_of_noise": [claims.claim_benefit, claims.claim_beyond_tuning, claims.claim_optimum],
-}
 
 
 class KernelDied(RuntimeError):
@@ -138,7 +132,8 @@ def planned(profile: str) -> dict[str, dict]:
         raise ParameterError(f"PROFILE = {short(profile, 60)}: no such profile; {hint(profile, known)}")
     work: dict[str, dict] = {}
     notebooks = [path.stem for path in NOTEBOOKS.glob("*.ipynb")]
-    for path in sorted((PARAMS / profile).glob("[!.]*.y*ml")):
+    given_files = (PARAMS / profile).glob("[!.]*.y*ml")
+    for path in sorted(given_files, key=lambda path: (path.name.startswith(SUMMARY), path.name)):
         place = f"params/{profile}/{path.name}"
         if path.suffix != ".yaml" or path.stem not in notebooks:
             near = hint(path.name, [f"{name}.yaml" for name in notebooks])
@@ -209,7 +204,7 @@ def summary(profile: str, note: str, seconds: float) -> str:
         f"\n{note}Profile {profile}, {seconds / 60:.1f} min. Verdicts, computed from the stores (95 % intervals):\n"
     ]
     for claim, rows in found.groupby("claim", sort=False):
-        shown, rest = _primary(rows)
+        shown, rest = primary(rows)
         lines.append(f"  {claim}  (notebook {rows.notebook.iloc[0][:2]})")
         lines += [
             f"    {row.verdict:<13}{row.value:9.3g}  [{row.low:.3g}, {row.high:.3g}]  n={row.n}  {row.measure}"
@@ -229,21 +224,11 @@ def manifest() -> str:
     )
 
 
-def verdicts(profile: str) -> pd.DataFrame:
-    """Every claim that a profile's stores can judge, with the notebook that shows it."""
-    tables = [pd.DataFrame(columns=["notebook", *claims.FIXED_COLUMNS])]
-    for name, judges in CLAIMS.items():
-        if (path := store.results(profile) / f"{name}.nc").exists():
-            ds = store.read(path)
-            tables += [judge(ds).assign(notebook=name) for judge in judges]
-    return pd.concat([table for table in tables if len(table)] or tables)
-
-
 def results_table(profile: str) -> str:
     """Markdown for README: each verdict with its numbers, and what made each store."""
     lines = ["| claim (notebook) | measure | value [95 %] | n | verdict |", "| --- | --- | --- | --- | --- |"]
     for claim, rows in verdicts(profile).groupby("claim", sort=False):
-        shown, rest = _primary(rows)
+        shown, rest = primary(rows)
         where = f"{claim} (`{rows.notebook.iloc[0][:2]}`)"
         for row in shown.itertuples():
             number = f"{row.value:.3g} [{row.low:.3g}, {row.high:.3g}]"
@@ -261,18 +246,10 @@ def results_table(profile: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _primary(rows: pd.DataFrame) -> tuple[pd.DataFrame, str]:
-    """A claim's rows at its primary settings, and the others' verdicts in words; all rows where none is primary."""
-    primary = rows.setting != "secondary"  # a claim that was not fixed has one setting
-    if not primary.any():
-        return rows, "none of these settings is the primary one"
-    counts = rows.verdict[~primary].value_counts()
-    counted = ", ".join(f"{count} {judged}" for judged, count in counts.items())
-    return rows[primary], f"secondary settings: {counted}" if counted else ""
-
-
 def _experiments(name: str, given: dict, place: str = "parameters") -> dict[str, Experiment]:
     """A notebook's validated experiments, by the file name of each one's store; ParameterError for impossible ones."""
+    if name.startswith(SUMMARY):
+        return {}
     models: dict[str, type[Experiment | Comparison]] = {
         "00": Published, "01": Mechanism, "04": Datasets, "06": Oracles, "08": Comparison, "09": Unfinished,
     }  # fmt: skip
@@ -295,7 +272,8 @@ def _lacking(work: dict[str, dict], folder: Path | None) -> list[Experiment]:
 def _inputs(source: Path, given: dict, folder: Path) -> str:
     """Hash of all that an executed notebook depends on: cells, parameters, epkit, packages, fixed claims, stores."""
     cells = [cell.source for cell in nbformat.read(source, as_version=4).cells]
-    held = [path.name + path.read_bytes().hex() for path in sorted(folder.glob(f"{source.stem}*.nc"))]
+    stores = "*.nc" if source.stem.startswith(SUMMARY) else f"{source.stem}*.nc"
+    held = [path.name + path.read_bytes().hex() for path in sorted(folder.glob(stores))]
     read = [path.read_text(encoding="utf-8") for path in (store.CHECKOUT / "requirements.lock", claims.FIXED)]
     texts = [json.dumps([cells, given], sort_keys=True), store.source_hash(), *read, *held]
     return store.digest("\n".join(texts))

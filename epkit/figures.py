@@ -387,6 +387,32 @@ def _ratios(ax: Axes, rows: pd.DataFrame, factor: float) -> None:
     _ticks(ax.xaxis, [tick for tick in (0.01, 0.1, 0.5, 1, 2, 10, 100) if low <= tick <= high])
 
 
+def verdict_counts(found: pd.DataFrame) -> Figure:
+    """Of each claim (rows of `verdicts.verdicts`) how many settings support it, leave it open or contradict it.
+
+    A ring marks the verdict at the primary setting, the last of several.
+    """
+    kinds = {"supported": "C2", "undecided": "0.75", "contradicted": "C1"}
+    names = found.claim.drop_duplicates().tolist()
+    counts = pd.crosstab(found.claim, found.verdict).reindex(index=names, columns=list(kinds), fill_value=0)
+    figure, axes = _canvas(1, 1, (7.0, 0.5 * len(names) + 0.6))
+    ax, left = axes[0, 0], np.zeros(len(names))
+    for kind, color in kinds.items():
+        bars = ax.barh(names, counts[kind], left=left, color=color, label=kind)
+        ax.bar_label(bars, [str(n) if n else "" for n in counts[kind]], label_type="center")
+        for row, name in enumerate(names):
+            primary = found[(found.claim == name) & (found.setting != "secondary")]
+            if len(primary) and primary.verdict.iloc[-1] == kind:
+                ax.plot(left[row] + counts[kind].iloc[row] - 0.25, row, "o", mfc="none", mec="black", ms=9)
+        left += counts[kind]
+    ax.invert_yaxis()
+    ax.set_xlabel("settings (data set, learning rate, averaging)")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    figure.legend(loc="outside upper center", ncols=3)
+    figure.supxlabel("ring: verdict at the primary setting, fixed before the data", fontsize="small", color="0.35")
+    return figure
+
+
 def sample_images(images: Mapping[str, Sequence | np.ndarray] | xr.DataArray) -> Figure:
     """Samples, a row a data set: (dataset, image, row, column), or title -> (image, row, column)."""
     if isinstance(images, xr.DataArray):

@@ -1,0 +1,82 @@
+"""What a profile's stores say of the claims that were fixed before the data: for notebook 05 and README."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import xarray as xr
+
+from . import claims, store
+from .comparisons import FLOAT64
+
+# What judges each claim of `params/claims.yaml`, and the figure that shows it.
+JUDGES: dict[str, tuple[Callable[[Any], pd.DataFrame], str]] = {
+    "limit": (claims.claim_limit, "02_error_over_sigma"),
+    "datasets": (claims.claim_datasets, "04_limit_ratios"),
+    "scaling": (claims.claim_scaling, "03_clt_scaling"),
+    "benefit": (claims.claim_benefit, "07_error_map"),
+    "beyond_tuning": (claims.claim_beyond_tuning, "07_noise_or_tuning"),
+    "optimum": (claims.claim_optimum, "07_optimum_over_limit"),
+    "escape": (claims.claim_escape, "09_escape_times.1024x3"),
+}
+
+
+def verdicts(profile: str) -> pd.DataFrame:
+    """Every claim that a profile's stores can judge, a row for each setting that was run.
+
+    Columns: those of `claims`, and paper (what it reports), notebook, figure and store (their file names).
+    """
+    tables = []
+    for name, (judge, figure) in JUDGES.items():
+        said = getattr(claims.fixed(), name)
+        stores = _stores(profile, said.notebook)
+        if stores:
+            whole = next(iter(stores.values())) if f"{said.notebook}.nc" in stores else _by_network(stores)
+            files = ", ".join(stores)
+            found = judge(whole).assign(paper=said.paper, notebook=said.notebook, figure=figure, store=files)
+            tables.append(found)
+    columns = [*claims.FIXED_COLUMNS, "paper", "notebook", "figure", "store"]
+    return pd.concat([table for table in tables if len(table)] or [pd.DataFrame(columns=columns)], ignore_index=True)
+
+
+def primary(rows: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """A claim's rows at its primary settings, and the others' verdicts in words; all rows where none is primary."""
+    chosen = rows.setting != "secondary"
+    if not chosen.any():
+        return rows, "none of these settings is the primary one"
+    counts = rows.verdict[~chosen].value_counts()
+    counted = ", ".join(f"{count} {judged}" for judged, count in counts.items())
+    return rows[chosen], f"secondary settings: {counted}" if counted else ""
+
+
+def page(profile: str) -> pd.DataFrame:
+    """Notebook 05's table: each claim at its primary setting, what the paper reports, what is measured, and where."""
+    rows = []
+    for claim, found in verdicts(profile).groupby("claim", sort=False):
+        shown, rest = primary(found)
+        for row in shown.itertuples():
+            effect = f"{row.value:.3g} [{row.low:.3g}, {row.high:.3g}]"
+            where = f"figures/{row.figure}, {row.store}"
+            rows.append([claim, row.paper, row.measure, effect, row.n, row.verdict, rest, where])
+    columns = ["claim", "the paper", "measure", "measured [95 %]", "n", "verdict", "beside it", "figure, store"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _stores(profile: str, notebook: str) -> dict[str, xr.Dataset]:
+    """A notebook's store, or where it has one for each network those that its claim is about, by file name."""
+    folder = store.results(profile)
+    whole = folder / f"{notebook}.nc"
+    paths = [whole] if whole.exists() else sorted(folder.glob(f"{notebook}.*.nc"))
+    return {path.name: store.read(path) for path in paths if _judged(path)}
+
+
+def _judged(path: Path) -> bool:
+    network = path.stem.partition(".")[2]
+    return not network.startswith(("untrained", "check")) and not network.endswith((FLOAT64, "-long"))
+
+
+def _by_network(stores: Mapping[str, xr.Dataset]) -> dict[str, xr.Dataset]:
+    return {name.split(".", 1)[1].removesuffix(".nc"): ds for name, ds in stores.items()}
