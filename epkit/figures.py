@@ -398,13 +398,14 @@ def verdict_counts(found: pd.DataFrame) -> Figure:
     figure, axes = _canvas(1, 1, (7.0, 0.5 * len(names) + 0.6))
     ax, left = axes[0, 0], np.zeros(len(names))
     for kind, color in kinds.items():
-        bars = ax.barh(names, counts[kind], left=left, color=color, label=kind)
-        ax.bar_label(bars, [str(n) if n else "" for n in counts[kind]], label_type="center")
+        number = counts[kind].to_numpy()
+        bars = ax.barh(names, number, left=left, color=color, label=kind)
+        ax.bar_label(bars, [str(n) if n else "" for n in number], label_type="center")
         for row, name in enumerate(names):
             primary = found[(found.claim == name) & (found.setting != "secondary")]
             if len(primary) and primary.verdict.iloc[-1] == kind:
-                ax.plot(left[row] + counts[kind].iloc[row] - 0.25, row, "o", mfc="none", mec="black", ms=9)
-        left += counts[kind]
+                ax.plot(left[row] + number[row] - 0.25, row, "o", mfc="none", mec="black", ms=9)
+        left += number
     ax.invert_yaxis()
     ax.set_xlabel("settings (data set, learning rate, averaging)")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
