@@ -39,8 +39,11 @@ def report(terminal: pytest.TerminalReporter) -> None:
         for kind, outcomes in by_kind.items():
             terminal.line(f"{kind}: " + ", ".join(f"{number:,} {outcome}" for outcome, number in outcomes.items()))
         if folder := os.environ.get("EPKIT_COUNTS"):
-            Path(folder).mkdir(parents=True, exist_ok=True)
-            Path(folder, f"{name}.json").write_text(json.dumps(by_kind, indent=1) + "\n", encoding="utf-8")
+            file = Path(folder, f"{name}.json")
+            file.parent.mkdir(parents=True, exist_ok=True)
+            # what was not tried this time, for only some tests ran, stays as it was
+            before = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+            file.write_text(json.dumps(before | by_kind, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def page(counts: Path) -> str:

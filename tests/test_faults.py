@@ -417,7 +417,9 @@ def test_a_kernel_that_dies_under_papermill(tmp_path, counted, again):
 def test_interrupting_make_figures(tmp_path, counted):
     """Ctrl-C reaches the whole process group: exit 130, one message, no kernel left, and it goes on."""
     faulty.study(
-        tmp_path / "study", before="print('kernel', __import__('os').getpid(), file=open(folder / 'pid', 'w'))"
+        tmp_path / "study",
+        before="import os, time; print('kernel', os.getpid(), file=open(folder / 'pid', 'w'), flush=True)",
+        after="time.sleep(0 if (folder / 'again').exists() else 60)",  # so that it can't be too late on a busy machine
     )
     results, said = tmp_path / "results", tmp_path / "said"
     (results / "mine").mkdir(parents=True)
@@ -432,6 +434,7 @@ def test_interrupting_make_figures(tmp_path, counted):
     assert "Traceback" not in words
     with pytest.raises(ProcessLookupError):
         until(lambda: os.kill(kernel, 0), 10)
+    (results / "mine" / "again").touch()
     assert ended(started(faulty.make_figures, tmp_path / "study", results, said)) == 0
     blocks = Counter(log.read_text().splitlines())
     assert len(blocks) == BLOCKS
