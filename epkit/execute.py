@@ -87,7 +87,8 @@ def figures(profile: str, fallback: str | None = None, fresh: bool = False, sche
             pass
     # The default command asks for its data even where nothing is left to compute: a store that came with the checkout
     # is no proof that this machine can make it.
-    needed = [e.dataset for e in _lacking(work, None if fallback or fresh else folder)]
+    lacking = _lacking(work, None if fresh else folder)
+    needed = [e.dataset for e in (_lacking(work, None) if fallback else lacking)]
     try:
         for data_set in sorted({d for names in needed for d in ([names] if isinstance(names, str) else names)}):
             files.fetch(data_set)
@@ -99,6 +100,7 @@ def figures(profile: str, fallback: str | None = None, fresh: bool = False, sche
         )
         print(note, file=sys.stderr)
         profile, work, folder = fallback, instead, store.results(fallback)
+        lacking = _lacking(work, None if fresh else folder)
     if fresh:  # all of them first, for a store lends its runs to its neighbours
         for finished in folder.glob("*.nc"):
             os.replace(finished, finished.with_suffix(".nc.old"))
@@ -115,7 +117,7 @@ def figures(profile: str, fallback: str | None = None, fresh: bool = False, sche
         given = {"profile": profile, "scheduler": scheduler, **work[name]}
         execute(source, executed, given, inputs)
 
-    if _lacking(work, folder):  # in order, for each computes on the whole machine, and reuses its neighbours' runs
+    if lacking:  # in order, for each computes on the whole machine, and reuses its neighbours' runs
         for name in work:
             bring_up_to_date(name)
     else:  # threads of one process, which never gives one port to two kernels

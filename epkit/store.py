@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 
-import dask
 import pandas as pd
 import xarray as xr
 
@@ -80,6 +79,8 @@ def write(dataset: xr.Dataset, path: Path, *, compress: bool = True) -> None:
     }
     # In memory first: where a disk is full, HDF5 takes the process down with it. On a worker of a Dask cluster, xarray
     # would ask the scheduler for a lock that it doesn't know.
+    import dask
+
     with dask.config.set(scheduler="synchronous"):
         content = dataset.to_netcdf(engine="h5netcdf", encoding=encoding)
     with replacing(path) as temporary:
