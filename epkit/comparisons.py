@@ -72,12 +72,17 @@ def _close(figure: Figure, title: str, stores: Stores, *notes: str) -> Figure:
         f"batch {_some(given['batch_size'] for given in every)}",
         "absolute rates" if all("rates" in given for given in every) else f"η = {_some(rates)}",
         f"tested on {_some((given['test_images'] for given in every), '{:,}')} images",
-        f"n = {_some(ds.sizes['seed'] for ds in stores.values())} seeds",
+        f"n = {_some(_seeds_run(ds) for ds in stores.values())} seeds",
     ]
     wide = int(15 * figure.get_figwidth())  # letters
     lines = [textwrap.fill(line, wide) for line in (", ".join(facts), *notes)]
     figure.supxlabel("\n".join(lines), fontsize="small", color="0.35", linespacing=1.4)
     return figure
+
+
+def _seeds_run(ds: xr.Dataset) -> int:
+    """Seeds of which anything was run, for a store may be partial."""
+    return int(ds.test_error.notnull().any([dim for dim in ds.test_error.dims if dim != "seed"]).sum())
 
 
 def _families(stores: Stores) -> dict[str, dict[str, xr.Dataset]]:
@@ -299,6 +304,8 @@ def escape_times(stores: Stores) -> Figure:
         zero = _zero(one.sigma.values)
         for number, sigma in enumerate(one.sigma.values):
             at, x = found.sel(sigma=sigma), sigma if sigma > 0 else zero
+            if not at.ran.any():  # of a partial store
+                continue
             beside = x * 1.12 ** (np.arange(at.sizes["seed"]) - (at.sizes["seed"] - 1) / 2)
             above.plot(beside, at.images / 1000, "o", color=colour(sigma), ms=5)
             stuck = (at.ran & ~at.escaped).values

@@ -6,6 +6,8 @@ import torch
 from counts import counted  # noqa: F401 (a fixture for all)
 from jaxtyping import install_import_hook
 
+collect_ignore = ["corpus"]  # its notebooks are broken on purpose, not nbval's to run
+
 # The tests' tensors are small: threads would only wait for one another, the more so on a busy machine.
 torch.set_num_threads(1)
 TENSOR_MODULES = ("networks", "uncertainty", "learning", "training", "native", "datasets")
