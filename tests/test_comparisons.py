@@ -140,7 +140,7 @@ FIGURES = {
     "errors_over_sigma": ["σ (V)", "1,024  (0/5)", "784-100-10  (5/5)", "A = 300 … 3,000 V"],
     "conjecture": ["critical limit σ$_c$ (V)", "c = 1.9", "exponent 1.0", "without a limit: width-1024, gain-3000"],
     "learning_curves": ["test error (%)", "partial: 14 of 21 runs", "60,000 images", "absolute rates", "5e-5 V"],
-    "escape_times": ["censored", "Kaplan–Meier", "seeds that have escaped (%)", "0.9 of chance", "n = 3"],
+    "escape_times": ["censored", "Kaplan–Meier", "seeds that have escaped (%)", "0.9 of chance", "n = 2 … 3 seeds"],
     "along_the_way": ["nudged response (rms, V)", "mean conductance (S)", "float32 rounding", "noise of 5e-5 V"],
     "precision": ["float64", "seed 2", "σ = 0"],
 }  # fmt: skip
