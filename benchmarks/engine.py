@@ -32,7 +32,7 @@ import xarray as xr
 from torch import Tensor
 
 import epkit
-from epkit import figures, store
+from epkit import canvas, store
 from epkit.inputs import Parser
 
 Contestant = Literal["native", "plain", "eager", "compiled"]
@@ -301,8 +301,8 @@ def main() -> None:
     ds = measure(options.quick, options.compiled)
     folder = store.results("smoke" if options.quick else "bench")
     store.write(ds, folder / "engine.nc")
-    figures.style()
-    figure, _ = figures.save(report.figure(ds), folder / "figures", "engine")
+    canvas.style()
+    figure, _ = canvas.save(report.figure(ds), folder / "figures", "engine")
     print(report.table(ds))
     print(f"{folder / 'engine.nc'}, {figure}")
     if options.readme:

@@ -9,7 +9,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from epkit.figures import _canvas, _ticks
+from epkit.canvas import blank, plain_ticks
 
 MARKS = "<!-- speed: written by `make bench` -->", "<!-- end of speed -->"
 ENGINES = {"native": "epkit", "compiled": "torch.compile", "eager": "eager torch", "plain": "plain PyTorch"}
@@ -76,7 +76,7 @@ def renew(path: Path, marks: tuple[str, str], text: str) -> None:
 def figure(ds: xr.Dataset) -> Figure:
     """Speed of each network beside the plain step, how near the machine's roofs it is, and how its cost grows."""
     found = shares(ds)
-    figure, axes = _canvas(2, 3, (4.0, 3.3))
+    figure, axes = blank(2, 3, (4.0, 3.3))
     _speed(axes[0, 0], found)
     _roofs(axes[0, 1], found)
     titles = {
@@ -150,8 +150,8 @@ def _scaling(ax: Axes, ds: xr.Dataset, title: str, counted: str) -> None:
     ax.text(0.05, 0.93, f"exponent {slope:.2f} (last 4 points)", transform=ax.transAxes, fontsize=8, va="top")
     ax.set(xscale="log", yscale="log", xlabel=counted, ylabel="time of a step (µs)")
     ax.margins(y=0.12)
-    _ticks(ax.xaxis, value.tolist())
+    plain_ticks(ax.xaxis, value.tolist())
     low, high = np.log10([min(taken.min(), step[-1] * value[0] / value[-1]), taken.max()])
     decades = [m * 10.0**k for k in range(int(low) - 1, int(high) + 1) for m in (1, 2, 5)]
-    _ticks(ax.yaxis, [t for t in decades if 10**low <= t <= 10**high])
+    plain_ticks(ax.yaxis, [t for t in decades if 10**low <= t <= 10**high])
     ax.set_title(title, fontsize="medium")

@@ -30,7 +30,7 @@ from matplotlib.figure import Figure
 from seaborn import color_palette
 
 import epkit
-from epkit import ensembles, figures, store
+from epkit import canvas, ensembles, store
 from epkit.training import State
 
 MARKS = "<!-- schedule: written by `make schedule` -->", "<!-- end of schedule -->"
@@ -223,7 +223,7 @@ Efficiency is against one worker with its best split. The last columns: workers 
 
 def figure(ds: xr.Dataset) -> Figure:
     """The study's time over the number of workers, a line a split, and what lost workers cost each kind of job."""
-    canvas, axes = figures._canvas(1, 2, (5.2, 3.8))
+    drawn, axes = canvas.blank(1, 2, (5.2, 3.8))
     over, lost = axes[0]
     never, *losing = ds.workers_are.values
     span = ds.makespan.sel(workers_are=never)
@@ -239,9 +239,9 @@ def figure(ds: xr.Dataset) -> Figure:
     chosen = best(ds).sel(workers=list(SHOWN))
     over.plot(chosen.workers, chosen.makespan, "o", color="0.2", ms=5, zorder=5, label="best split")
     over.set(xscale="log", yscale="log", xlabel="workers", ylabel="time of the study (h)", ylim=(floor / 2, None))
-    figures._ticks(over.xaxis, SHOWN, [f"{w:,}" for w in SHOWN])
+    canvas.plain_ticks(over.xaxis, SHOWN, [f"{w:,}" for w in SHOWN])
     low, high = over.get_ylim()
-    figures._ticks(over.yaxis, [t for k in range(5) for t in (10.0**k, 3 * 10.0**k) if low <= t <= high])
+    canvas.plain_ticks(over.yaxis, [t for k in range(5) for t in (10.0**k, 3 * 10.0**k) if low <= t <= high])
     over.legend(title="runs a job", fontsize="small", loc="upper right")
     over.set_title("makespan", fontsize="medium")
     places = np.arange(len(MEMBERS))
@@ -257,18 +257,18 @@ def figure(ds: xr.Dataset) -> Figure:
     lost.set_xticks(places, [str(members) for members in ds.members.values])
     lost.set(xlabel="runs a job", ylabel="expected time of a job (h)", yscale="log")
     low, high = lost.get_ylim()
-    figures._ticks(lost.yaxis, [t for k in range(-1, 5) for t in (10.0**k, 3 * 10.0**k) if low <= t <= high])
+    canvas.plain_ticks(lost.yaxis, [t for k in range(-1, 5) for t in (10.0**k, 3 * 10.0**k) if low <= t <= high])
     lost.legend(title="workers lost", fontsize="small", loc="upper left")
     lost.set_title("jobs on workers that may be lost", fontsize="medium")
-    canvas.suptitle(f"{span.sizes['members']} ways to split the study of 784-1024³-10 into jobs", fontsize="large")
+    drawn.suptitle(f"{span.sizes['members']} ways to split the study of 784-1024³-10 into jobs", fontsize="large")
     study = store.parameters(ds)["study"]
     note = (
         f"{study['sigmas']} σ × {study['seeds']} seeds × {study['data_sets']} data sets, {study['epochs']} epochs of "
         f"{study['train_images']:,} images. Times measured on: {ds.attrs['machine']}; a worker is such a machine.\n"
         "Each free worker takes the longest waiting job. Dashed: the least computing, divided by the workers."
     )
-    canvas.supxlabel(note, fontsize="small", color="0.35", linespacing=1.4)
-    return canvas
+    drawn.supxlabel(note, fontsize="small", color="0.35", linespacing=1.4)
+    return drawn
 
 
 def _time(hours: float) -> str:
@@ -292,8 +292,8 @@ def main() -> None:
     ds = ds.assign_attrs(attributes | {"machine": engine.machine(), "load_before": f"{load:.2f}"})
     folder = store.results("smoke" if options.quick else "bench")
     store.write(ds, folder / "schedule.nc")
-    figures.style()
-    drawn, _ = figures.save(figure(ds), folder / "figures", "schedule")
+    canvas.style()
+    drawn, _ = canvas.save(figure(ds), folder / "figures", "schedule")
     print(table(ds))
     print(f"{folder / 'schedule.nc'}, {drawn}")
     if options.docs:

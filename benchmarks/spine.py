@@ -24,10 +24,10 @@ from unittest.mock import patch
 import engine
 import report
 import xarray as xr
-import yaml
 
 import epkit
 from epkit import ensembles, experiments, store
+from epkit.inputs import parameter_file
 
 MARKS = "<!-- spine: written by `make bench` -->", "<!-- end of spine -->"
 PROFILE, NOTEBOOK = "quick", "02_critical_limit"
@@ -76,7 +76,8 @@ def stopwatches() -> Iterator[dict[str, float]]:
 
 def overhead(quick: bool) -> xr.Dataset:
     """Seconds of a sweep in an empty folder: all, the computing alone, and each part of the machinery."""
-    given = yaml.safe_load((store.CHECKOUT / "params" / PROFILE / f"{NOTEBOOK}.yaml").read_text(encoding="utf-8"))
+    place = f"params/{PROFILE}/{NOTEBOOK}.yaml"
+    given: dict[str, Any] = parameter_file(store.CHECKOUT / place, place)
     if quick:
         given |= {"seeds": 1, "learning_rate": given["learning_rate"][:1], "epochs": 2}
     with tempfile.TemporaryDirectory() as folder, stopwatches() as spent:

@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .experiments import look_inside, run, so_far
+    from .experiments import ask_oracles, look_inside, run, so_far
     from .inputs import ParameterError, refuse_misspelt
     from .learning import gradient
     from .networks import DeepResistiveNetwork
@@ -17,6 +17,7 @@ _HOMES = {
     "DeepResistiveNetwork": "networks",
     "GaussianReadout": "uncertainty",
     "ParameterError": "inputs",
+    "ask_oracles": "experiments",
     "evaluate": "training",
     "gradient": "learning",
     "look_inside": "experiments",
@@ -31,6 +32,7 @@ __all__ = [
     "DeepResistiveNetwork",
     "GaussianReadout",
     "ParameterError",
+    "ask_oracles",
     "evaluate",
     "gradient",
     "look_inside",

@@ -22,8 +22,8 @@ from matplotlib.ticker import NullFormatter, NullLocator
 
 from . import store
 from .analysis import critical_limit, final_error, one_setting
+from .canvas import DOTS, PERCENT, blank, error_axis, place_of_zero, plain_ticks, seeds_and_mean, sigma_axis
 from .escape import escape, images_seen, median_escape, share_escaped
-from .figures import DOTS, PERCENT, _canvas, _error_axis, _seeds_and_mean, _sigma_axis, _ticks, _zero
 
 Stores = Mapping[str, xr.Dataset]
 AXES: dict[str, tuple[str, Callable[[dict], float]]] = {
@@ -101,7 +101,7 @@ def limits_over_architecture(stores: Stores, before: xr.Dataset) -> Figure:
     """
     families = {name: family for name, family in _families(stores).items() if name in AXES}
     columns = min(3, len(families))
-    figure, axes = _canvas(-(-len(families) // columns), columns, (3.9, 3.1), sharey=True)
+    figure, axes = blank(-(-len(families) // columns), columns, (3.9, 3.1), sharey=True)
     for ax in axes.flat[len(families) :]:
         ax.set_axis_off()
     for ax, (name, family) in zip(axes.flat, families.items(), strict=False):
@@ -115,7 +115,7 @@ def limits_over_architecture(stores: Stores, before: xr.Dataset) -> Figure:
         ax.plot(places, responses, "_", color="C1", ms=16, mew=2)
         ax.set(xscale="log", yscale="log", xlabel=label, ylabel="critical limit σ$_c$ (V)")
         ax.margins(x=0.15)
-        _ticks(ax.xaxis, places, [f"{x:,g}" for x in places])
+        plain_ticks(ax.xaxis, places, [f"{x:,g}" for x in places])
         ax.set_title(_shared(family), fontsize="x-small")
         ax.yaxis.set_minor_locator(NullLocator())
         _left_only(ax)
@@ -158,7 +158,7 @@ def errors_over_sigma(stores: Stores) -> Figure:
     """Test error after training over sigma, a panel for each family of networks, the limits marked below."""
     families = _families(stores)
     columns = min(2, len(families))
-    figure, axes = _canvas(-(-len(families) // columns), columns, (5.0, 3.0), sharey=True)
+    figure, axes = blank(-(-len(families) // columns), columns, (5.0, 3.0), sharey=True)
     sigmas = np.unique(np.concatenate([ds.sigma.values for ds in stores.values()]))
     for ax in axes.flat[len(families) :]:
         ax.set_axis_off()
@@ -170,11 +170,11 @@ def errors_over_sigma(stores: Stores) -> Figure:
             limits = critical_limit(final_error(one), one.chance)
             words = f"{place(given):,g}" if label else each.partition("-")[2]
             found = f"{int(limits.n)}/{int(limits.runs)}"
-            _seeds_and_mean(ax, final_error(one), _zero(sigmas), color, f"{words}  ({found})")
+            seeds_and_mean(ax, final_error(one), place_of_zero(sigmas), color, f"{words}  ({found})")
             if limits.n:
                 ax.plot(limits["mean"], 0.02, "^", color=color, ms=6, clip_on=False, zorder=4)
-        _sigma_axis(ax, sigmas)
-        _error_axis(ax, float(one.chance))
+        sigma_axis(ax, sigmas)
+        error_axis(ax, float(one.chance))
         ax.set_title(_shared(family), fontsize="small")
         ax.legend(title=label or name, fontsize="x-small", title_fontsize="x-small", loc="center left",
                   bbox_to_anchor=(1, 0.5))  # fmt: skip
@@ -188,7 +188,7 @@ def errors_over_sigma(stores: Stores) -> Figure:
 
 def conjecture(stores: Stores, found: xr.Dataset, law: xr.Dataset) -> Figure:
     """Critical limit over the response of the untrained weakest layer; `found`, `law` of `untrained`."""
-    figure, axes = _canvas(1, 1, (7.4, 4.6))
+    figure, axes = blank(1, 1, (7.4, 4.6))
     ax = axes[0, 0]
     shown = found.where(found.limit.notnull(), drop=True)
     for number, family in enumerate(dict.fromkeys(str(name).partition("-")[0] for name in found.network.values)):
@@ -265,7 +265,7 @@ def _volts(sigma: float) -> str:
 
 def _grid(count: int, most: int = 3, **share: Any) -> tuple[Figure, list[Axes]]:
     columns = min(most, count)
-    figure, axes = _canvas(-(-count // columns), columns, (3.9, 2.9), **share)
+    figure, axes = blank(-(-count // columns), columns, (3.9, 2.9), **share)
     for ax in axes.flat[count:]:
         ax.set_axis_off()
     return figure, list(axes.flat[:count])
@@ -285,7 +285,7 @@ def learning_curves(stores: Stores) -> Figure:
         for sigma in one.sigma.values:
             error = one.test_error.sel(sigma=sigma).transpose("epoch", "seed")
             ax.plot(images_seen(ds) / 1000, error, color=colour(sigma), lw=1, alpha=0.8, marker=".", ms=3)
-        _error_axis(ax, float(one.chance))
+        error_axis(ax, float(one.chance))
         _thousands(ax)
         _titled(ax, name, ds)
         _left_only(ax)
@@ -296,12 +296,12 @@ def learning_curves(stores: Stores) -> Figure:
 def escape_times(stores: Stores) -> Figure:
     """Images seen until the error leaves chance for good, over sigma; below, share of the seeds that have left it."""
     colour = _colours(stores.values())
-    figure, axes = _canvas(2, len(stores), (3.9, 2.8), sharey="row")
+    figure, axes = blank(2, len(stores), (3.9, 2.8), sharey="row")
     for (above, below), (name, ds) in zip(axes.T, stores.items(), strict=True):
         one, seen = one_setting(ds), images_seen(ds)
         found = escape(one)
         middle, share = median_escape(found, seen) / 1000, share_escaped(found, seen)
-        zero = _zero(one.sigma.values)
+        zero = place_of_zero(one.sigma.values)
         for number, sigma in enumerate(one.sigma.values):
             at, x = found.sel(sigma=sigma), sigma if sigma > 0 else zero
             if not at.ran.any():  # of a partial store
@@ -317,7 +317,7 @@ def escape_times(stores: Stores) -> Figure:
             curve = share.sel(sigma=sigma).values + 0.012 * number
             below.step([0, *seen / 1000, 1.03 * end], [0.012 * number, *curve, curve[-1]], where="post",
                        color=colour(sigma), lw=1.6)  # fmt: skip
-        _sigma_axis(above, one.sigma.values)
+        sigma_axis(above, one.sigma.values)
         above.set(ylabel="images until the error\nstays below 0.9 of chance (thousands)", ylim=(0, None))
         below.set(ylabel="seeds that have escaped (%)", ylim=(-0.03, 1.12))
         below.yaxis.set_major_formatter(PERCENT)
@@ -339,7 +339,7 @@ def along_the_way(stores: Stores, before: xr.Dataset, sigma: float) -> Figure:
     `before`: `untrained.untrained` of these networks, whose values are drawn at no images seen, and whose voltages give
     the rounding step of float32.
     """
-    figure, axes = _canvas(2, len(stores), (3.9, 2.9), sharey="row")
+    figure, axes = blank(2, len(stores), (3.9, 2.9), sharey="row")
     looks: dict[float, dict[str, Any]] = {0.0: {"ls": "--"}, sigma: {"ls": "-"}}
     deepest = max(ds.sizes["layer"] for ds in stores.values())
     for column, (name, ds) in zip(axes.T, stores.items(), strict=True):
@@ -390,7 +390,7 @@ def precision(stores: Stores) -> Figure | None:
             one, seen = one_setting(ds), images_seen(ds) / 1000
             for seed in one.seed.values:
                 ax.plot(seen, one.test_error.sel(sigma=0.0, seed=seed), color=f"C{seed}", lw=1.2, **look)
-        _error_axis(ax, float(one_setting(double).chance))
+        error_axis(ax, float(one_setting(double).chance))
         _thousands(ax)
         _titled(ax, name, double)
     lines = [Line2D([], [], color=f"C{seed}", label=f"seed {seed}") for seed in one.seed.values]

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 
-from .figures import _canvas, _finish, _literally, _ticks
+from .canvas import blank, finish, literally, plain_ticks
 
 PHASES = {"free": "free phase", "nudged +": "nudged phase, +β", "nudged -": "nudged phase, −β"}
 
@@ -75,7 +75,7 @@ def circuit() -> Figure:
 
 def relaxation(ds: xr.Dataset, iterations: int) -> Figure:
     """Distance of each layer to the steady state over the iterations of each phase; the training's number marked."""
-    figure, axes = _canvas(1, 3, (3.9, 3.2), sharex=True, sharey=True)
+    figure, axes = blank(1, 3, (3.9, 3.2), sharex=True, sharey=True)
     for ax, phase in zip(axes[0], ds.phase.values, strict=True):
         for layer in ds.layer.values:
             ax.plot(ds.iteration, ds.distance.sel(phase=phase, layer=layer), marker="o", ms=3, label=f"layer {layer}")
@@ -85,12 +85,12 @@ def relaxation(ds: xr.Dataset, iterations: int) -> Figure:
     axes[0, 0].legend(fontsize="small")
     images = json.loads(ds.attrs["parameters"])["check_images"]
     note = f"untrained, float64, rms over units and {images} images; dotted: the {iterations} iterations of training"
-    return _finish(figure, f"Relaxation: {ds.title.item()}", ds, note, trained=False)
+    return finish(figure, f"Relaxation: {ds.title.item()}", ds, note, trained=False)
 
 
 def gradient_check(ds: xr.Dataset) -> Figure:
     """Relative error and cosine of the EP estimate, against backpropagation through the relaxation, over beta."""
-    figure, axes = _canvas(2, ds.sizes["estimator"], (3.9, 2.8), sharex=True, sharey="row")
+    figure, axes = blank(2, ds.sizes["estimator"], (3.9, 2.8), sharex=True, sharey="row")
     for column, estimator in enumerate(ds.estimator.values):
         one = ds.sel(estimator=estimator)
         for layer in ds.layer.values:
@@ -109,12 +109,12 @@ def gradient_check(ds: xr.Dataset) -> Figure:
     note = (
         f"untrained, float64, mean over {given['check_images']} images, {given['check_iterations']} iterations a phase"
     )
-    return _finish(figure, f"EP gradient against backpropagation: {ds.title.item()}", ds, note, trained=False)
+    return finish(figure, f"EP gradient against backpropagation: {ds.title.item()}", ds, note, trained=False)
 
 
 def learning(ds: xr.Dataset) -> Figure:
     """Error over the epochs, and the share of diode units that conduct."""
-    figure, axes = _canvas(1, 2, (4.4, 3.2))
+    figure, axes = blank(1, 2, (4.4, 3.2))
     error, activity = axes[0]
     error.plot(ds.epoch, ds.test_error, marker="o", ms=3, label="test")
     error.plot(ds.epoch, ds.train_error, marker="o", ms=3, ls="--", label="training, before each update")
@@ -125,12 +125,12 @@ def learning(ds: xr.Dataset) -> Figure:
     for ax in axes[0]:
         ax.yaxis.set_major_formatter(PercentFormatter(xmax=1, symbol="", decimals=0))
         ax.legend(fontsize="small")
-    return _finish(figure, f"Learning without uncertainty: {ds.title.item()}", ds)
+    return finish(figure, f"Learning without uncertainty: {ds.title.item()}", ds)
 
 
 def published(stores: Mapping[str, xr.Dataset], error: Mapping[str, float], epochs: Mapping[str, int]) -> Figure:
     """Test error of networks of the literature over the epochs, every seed, with the reported error where it was."""
-    figure, axes = _canvas(1, len(stores), (3.2, 3.2), sharey=True)
+    figure, axes = blank(1, len(stores), (3.2, 3.2), sharey=True)
     for ax, (name, ds) in zip(axes[0], stores.items(), strict=True):
         runs = ds.test_error.stack(run=("dataset", "learning_rate", "averaging", "samples", "sigma", "seed"))
         ax.plot(ds.epoch, runs.transpose("epoch", "run"), color="C0", lw=1, marker=".", ms=4)
@@ -139,14 +139,14 @@ def published(stores: Mapping[str, xr.Dataset], error: Mapping[str, float], epoc
         whole = "" if done == epochs[name] else f", {done} of {epochs[name]} epochs: partial"
         ax.set_title(f"{name}\nn = {seeds} seed{'s' * (seeds > 1)}{whole}", fontsize="medium")
         ax.set(xscale="log", yscale="log", xlabel="epoch", ylabel="test error (%)")
-        _ticks(ax.xaxis, [count for count in (1, 2, 5, 10, 20, 50, 100) if count <= epochs[name]])
+        plain_ticks(ax.xaxis, [count for count in (1, 2, 5, 10, 20, 50, 100) if count <= epochs[name]])
         places = (0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.2, 0.3, 0.5, 0.9)
-        _ticks(ax.yaxis, places, [f"{100 * place:g}" for place in places])
+        plain_ticks(ax.yaxis, places, [f"{100 * place:g}" for place in places])
         ax.legend(fontsize="small")
         ax.label_outer()
     first = next(iter(stores.values()))
     given = json.loads(first.attrs["parameters"])
-    title = _literally(first.title.values[0])
+    title = literally(first.title.values[0])
     note = f"{title}, {given['train_images']:,} images an epoch, batch {given['batch_size']}, σ = 0"
     figure.suptitle("Published networks trained again", fontsize="large")
     figure.supxlabel(
@@ -157,7 +157,7 @@ def published(stores: Mapping[str, xr.Dataset], error: Mapping[str, float], epoc
 
 def stopping_early(ds: xr.Dataset) -> Figure:
     """Distance to the steady state and error of the gradient over the iterations, the published number marked."""
-    figure, axes = _canvas(3, ds.sizes["network"], (3.1, 2.4), sharex=True, sharey="row")
+    figure, axes = blank(3, ds.sizes["network"], (3.1, 2.4), sharex=True, sharey="row")
     for column, name in enumerate(ds.network.values):
         one = ds.sel(network=name).dropna("layer", subset=["voltage"])
         for number, layer in enumerate(one.layer.values):
@@ -170,7 +170,7 @@ def stopping_early(ds: xr.Dataset) -> Figure:
         for ax in axes[:, column]:
             ax.axvline(int(one.published_iterations), color="0.5", lw=1)
             ax.set_yscale("log")
-        axes[0, column].set_title(f"{_literally(name)}, β = {float(one.published_beta):g} S", fontsize="medium")
+        axes[0, column].set_title(f"{literally(name)}, β = {float(one.published_beta):g} S", fontsize="medium")
         axes[2, column].set_xlabel("iterations of each phase")
     legends: tuple[dict[str, dict[str, Any]], ...] = (
         {f"layer {layer}": {"color": f"C{k}"} for k, layer in enumerate(ds.layer.values)},
@@ -187,12 +187,12 @@ def stopping_early(ds: xr.Dataset) -> Figure:
         "nudged phases start at the free state after those; exact: by implicit differentiation of the steady state",
     )
     title = f"How near to the steady state, and to its gradient: {ds.title.item()}"
-    return _finish(figure, title, _bare(ds), *note, trained=False)
+    return finish(figure, title, _bare(ds), *note, trained=False)
 
 
 def error_over_beta(ds: xr.Dataset) -> Figure:
     """Error of the converged estimate over beta in float64 and float32: the nudge's bias, and the floor of rounding."""
-    figure, axes = _canvas(1, 2, (4.6, 3.6), sharex=True, sharey=True)
+    figure, axes = blank(1, 2, (4.6, 3.6), sharex=True, sharey=True)
     titles = {"centered": "centred estimate", "positive": "one-sided estimate, +β against free"}
     for ax, estimator, power in zip(axes[0], ds.estimator.values, (2, 1), strict=True):
         one = ds.beta_error.sel(estimator=estimator).dropna("layer", how="all")
@@ -211,12 +211,12 @@ def error_over_beta(ds: xr.Dataset) -> Figure:
     axes[0, 1].legend(fontsize="x-small", loc="upper left", bbox_to_anchor=(1, 1))
     note = f"untrained, {_images(ds)} images, relaxed to the end; errors above 10 are off the scale"
     note += "\nreference: implicit differentiation of the exact steady state, in float64"
-    return _finish(figure, f"Nudge and rounding: {ds.title.item()}", ds, note, trained=False)
+    return finish(figure, f"Nudge and rounding: {ds.title.item()}", ds, note, trained=False)
 
 
 def rounding(ds: xr.Dataset) -> Figure:
     """Each layer's response to the nudge beside its voltage and a float32 rounding step of it, and what that costs."""
-    figure, axes = _canvas(2, 1, (8.2, 2.6), sharex=True)
+    figure, axes = blank(2, 1, (8.2, 2.6), sharex=True)
     shown = ds[["voltage", "response", "rounding", "float32_error"]].stack(place=("network", "layer")).dropna("place")
     places, networks = np.arange(shown.sizes["place"]), shown.network.values
     looks = {"voltage": ("s", "free voltage"), "response": ("o", "nudged response, +β less −β"),
@@ -230,18 +230,18 @@ def rounding(ds: xr.Dataset) -> Figure:
     axes[1, 0].set_xticks(places, [f"layer {layer}" for layer in shown.layer.values], fontsize="x-small")
     starts = [k for k in range(len(places)) if k == 0 or networks[k] != networks[k - 1]]
     for start, end in zip(starts, [*starts[1:], len(places)], strict=True):
-        axes[0, 0].text((start + end - 1) / 2, 1.02, _literally(networks[start]), ha="center", fontsize="small",
+        axes[0, 0].text((start + end - 1) / 2, 1.02, literally(networks[start]), ha="center", fontsize="small",
                         transform=axes[0, 0].get_xaxis_transform())  # fmt: skip
         for ax in axes[:, 0]:
             ax.axvline(start - 0.5, color="0.8", lw=1)
     axes[0, 0].legend(fontsize="x-small", loc="upper left", bbox_to_anchor=(1, 1))
     note = f"untrained, at the published gain, β and iterations; rms over units and {_images(ds)} images"
-    return _finish(figure, f"Response and rounding: {ds.title.item()}", _bare(ds), note, trained=False)
+    return finish(figure, f"Response and rounding: {ds.title.item()}", _bare(ds), note, trained=False)
 
 
 def real_diodes(ds: xr.Dataset) -> Figure:
     """Voltages and EP gradient of a small network over the forward voltage of its diodes."""
-    figure, axes = _canvas(1, 2, (4.4, 3.4), sharex=True)
+    figure, axes = blank(1, 2, (4.4, 3.4), sharex=True)
     for number, layer in enumerate(ds["shift"].dropna("layer", how="all").layer.values):
         one, colour = ds.sel(layer=layer), f"C{number}"
         axes[0, 0].plot(ds.forward, one["shift"], marker="o", ms=3, color=colour, label=f"layer {layer}")
@@ -265,7 +265,7 @@ def real_diodes(ds: xr.Dataset) -> Figure:
         f"{given['diode_gain']:g}, β = {given['diode_beta']:g} S, W = 1 is {given['siemens']:g} S;",
         f"last point: {given['diode']}; before it the same diode with its forward voltage scaled down",
     )
-    return _finish(
+    return finish(
         figure, f"Real diodes: {ds.title.item()}", _bare(ds, json.loads(ds.diode_sizes.item())), *note, trained=False
     )
 

@@ -6,18 +6,23 @@ inputs have not changed since its last execution is not executed again.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
 
 import nbformat
+import pandas as pd
 import papermill
+from dask.system import CPU_COUNT
+from jupyter_client.manager import KernelManager
 
 from . import claims, cluster, files, store
 from .experiments import holding
@@ -29,7 +34,8 @@ from .verdicts import primary, verdicts
 REFUSALS = ParameterError, store.StoreError, files.DataUnavailable, cluster.ClusterError
 PLAIN = [refusal.__name__ for refusal in (*REFUSALS, store.Damaged)]
 Experiment = Sweep | Mechanism | Oracles
-DRAWN_AT_ONCE = 4  # notebooks, where none has anything to compute
+DRAWN_AT_ONCE = 4  # notebooks at most, where none has anything to compute
+KERNEL_ANSWERS = 120  # seconds at most
 SUMMARY = "05"  # the notebook that computes nothing, and sums up all others' stores
 COMMITTED = ("quick", "study", "paper")  # profiles whose stores are
 NOTEBOOKS, PARAMS = store.CHECKOUT / "notebooks", store.CHECKOUT / "params"
@@ -105,7 +111,7 @@ def figures(profile: str, fallback: str | None = None, fresh: bool = False, sche
         for finished in folder.glob("*.nc"):
             os.replace(finished, finished.with_suffix(".nc.old"))
 
-    def bring_up_to_date(name: str) -> None:
+    def bring_up_to_date(name: str, kernel: KernelManager | None = None) -> None:
         source, executed = NOTEBOOKS / f"{name}.ipynb", folder / f"{name}.ipynb"
         inputs = partial(_inputs, source, work[name], folder)
         if _executed_from(executed) == inputs() and not fresh:
@@ -115,15 +121,26 @@ def figures(profile: str, fallback: str | None = None, fresh: bool = False, sche
             raise store.StoreError(f"{folder} is read-only, and {name} is to be executed; EPKIT_RESULTS names another")
         print(f"{name}: executing with params/{profile}/{name}.yaml")
         given = {"profile": profile, "scheduler": scheduler, **work[name]}
-        execute(source, executed, given, inputs)
+        execute(source, executed, given, inputs, kernel)
 
     if lacking:  # in order, for each computes on the whole machine, and reuses its neighbours' runs
         for name in work:
             bring_up_to_date(name)
-    else:  # threads of one process, which never gives one port to two kernels
-        with ThreadPoolExecutor(DRAWN_AT_ONCE) as pool:
-            list(pool.map(bring_up_to_date, work))
-    print(summary(profile, note, time.monotonic() - started))
+        found = verdicts(profile)
+    else:
+        with _kernels() as idle, ThreadPoolExecutor(idle.qsize()) as pool:
+
+            def draw(name: str) -> None:
+                kernel = idle.get()
+                try:
+                    bring_up_to_date(name, kernel)
+                finally:
+                    idle.put(kernel)
+
+            drawn = pool.map(draw, work)
+            found = verdicts(profile)
+            list(drawn)
+    print(summary(profile, found, note, time.monotonic() - started))
     return 0
 
 
@@ -154,8 +171,14 @@ def planned(profile: str) -> dict[str, dict]:
     return work
 
 
-def execute(source: Path, target: Path, parameters: dict, inputs: Callable[[], str] | None = None) -> None:
-    """Run a notebook by papermill; `target` is replaced when it has run to its end, and only then.
+def execute(
+    source: Path,
+    target: Path,
+    parameters: dict,
+    inputs: Callable[[], str] | None = None,
+    kernel: KernelManager | None = None,
+) -> None:
+    """Run a notebook by papermill, in a new kernel or in `kernel`; `target` is replaced when it has run to its end.
 
     What `inputs` returns at that end is noted in it. A failed run leaves `<target>.failed.ipynb` to look into, and
     raises PapermillExecutionError. A kernel that dies is replaced once, for what it finished is in the store; then
@@ -164,7 +187,7 @@ def execute(source: Path, target: Path, parameters: dict, inputs: Callable[[], s
     with store.replacing(target) as temporary:
         notebook_path = temporary.with_suffix(".ipynb")
         try:
-            notebook = _executed(source, notebook_path, parameters)
+            notebook = _executed(source, notebook_path, parameters, kernel)
         except papermill.PapermillExecutionError:
             os.replace(notebook_path, target.with_suffix(".failed.ipynb"))
             raise
@@ -181,14 +204,37 @@ def execute(source: Path, target: Path, parameters: dict, inputs: Callable[[], s
         nbformat.write(notebook, temporary)
 
 
-def _executed(source: Path, target: Path, parameters: dict, again: bool = True) -> nbformat.NotebookNode:
+@contextlib.contextmanager
+def _kernels() -> Iterator[SimpleQueue[KernelManager]]:
+    """A kernel for each core, each for many notebooks that only draw: imports are half of what one of them takes."""
+    managers = [KernelManager(kernel_name="python3") for _ in range(min(DRAWN_AT_ONCE, CPU_COUNT))]
+    idle: SimpleQueue[KernelManager] = SimpleQueue()
+    for manager in managers:
+        idle.put(manager)
+    try:
+        yield idle
+    finally:
+        for manager in managers:
+            if manager.has_kernel:
+                manager.shutdown_kernel(now=True)
+
+
+def _executed(
+    source: Path, target: Path, parameters: dict, kernel: KernelManager | None, again: bool = True
+) -> nbformat.NotebookNode:
     """What papermill makes, and writes to `target`; one kernel that dies is replaced if `again`."""
     os.environ["EPKIT_TERMINAL"] = "1"
     try:
+        if kernel and kernel.has_kernel:
+            client = kernel.blocking_client()
+            client.start_channels()
+            client.execute("%reset -f", reply=True, timeout=KERNEL_ANSWERS)
+            client.stop_channels()
         return papermill.execute_notebook(
             str(source), str(target), parameters, kernel_name="python3", cwd=str(store.CHECKOUT),
-            progress_bar=False, stderr_file=sys.stderr, start_timeout=120,
+            progress_bar=False, stderr_file=sys.stderr, start_timeout=KERNEL_ANSWERS,
             extra_arguments=["--IPKernelApp.log_level=CRITICAL"],  # not that it uses TCP, nor that it is shut down
+            **({"km": kernel} if kernel else {}),
         )  # fmt: skip
     except RuntimeError as error:  # nbclient's DeadKernelError, jupyter_client's RuntimeError
         reason = str(error).strip().rstrip(".")
@@ -196,12 +242,12 @@ def _executed(source: Path, target: Path, parameters: dict, again: bool = True) 
         if not again:
             raise KernelDied(f"{died}. The same command goes on from there.") from error
         print(f"{died}. Once more.", file=sys.stderr)
-        return _executed(source, target, parameters, again=False)
+        return _executed(source, target, parameters, None, again=False)
 
 
-def summary(profile: str, note: str, seconds: float) -> str:
+def summary(profile: str, found: pd.DataFrame, note: str, seconds: float) -> str:
     """One screen: each claim's verdict with its numbers, and where figures and stores lie."""
-    folder, found = store.results(profile), verdicts(profile)
+    folder = store.results(profile)
     lines = [
         f"\n{note}Profile {profile}, {seconds / 60:.1f} min. Verdicts, computed from the stores (95 % intervals):\n"
     ]

@@ -1,4 +1,4 @@
-"""From validated parameters to a store: the memoised sweep, and the entry to notebook 01's look at one network.
+"""From validated parameters to a store: the memoised sweep, and the entries to notebook 01's and 06's experiments.
 
 A sweep is the grid of its list-valued parameters. Each point of the grid is a run, named by a hash of everything that
 its numbers depend on; only the runs that neither the store nor an earlier, interrupted attempt holds are computed.
@@ -17,6 +17,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Generator, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -170,15 +171,48 @@ def look_inside(parameters: Mechanism | Mapping[str, object], path: str | Path) 
 
         return looked_at(mechanism, name)
 
-    return memoised(mechanism, Path(path), compute)
+    return memoised(Path(path), partial(holding, Path(path), mechanism), compute)
 
 
-def memoised(parameters: Mechanism | Oracles, path: Path, compute: Callable[[str], xr.Dataset]) -> xr.Dataset:
-    """The store at `path` if it holds these parameters, else what `compute` makes under a bar of the store's name."""
-    if (known := holding(path, parameters)) is not None:
+def ask_oracles(parameters: Oracles | Mapping[str, object], path: str | Path) -> xr.Dataset:
+    """How exact relaxation, gradient and ideal diodes are; read from the store at `path` or computed in a minute.
+
+    Without ngspice, what real diodes do stays NaN, with a warning, until the same call finds it installed.
+
+    Returns:
+        Dataset with, layers that a network lacks being NaN,
+        - distance (network, phase, iteration, layer): rms distance to the exact steady state (V);
+        - cosine and relative_error (network, reference, iteration, layer): EP estimate at the published beta and with
+          these iterations a phase, against the same at the exact steady states ("converged") and against the
+          gradient by implicit differentiation ("exact");
+        - voltage, response, rounding (network, layer): rms of the free state, of the difference of the nudged phases
+          and of one float32 rounding step of the free state (V), at the published settings; float32_error (network,
+          layer): relative error of the same estimate in float32 against float64;
+        - beta_error (precision, estimator, nudge, layer): relative error against the exact gradient;
+        - shift (scale, layer): rms change of the voltages by real diodes, relative to the rms voltage; forward (scale):
+          their forward voltage at 1 mA (V); diode_cosine and diode_error (scale, circuit, layer): EP estimate with real
+          diodes against that with ideal ones ("ideal") and against the exact gradient of the circuit with real diodes
+          ("real").
+
+    Raises:
+        ParameterError: before any work. datasets.DataUnavailable. store.StoreError: when the store can't be written.
+    """
+    study = parameters if isinstance(parameters, Oracles) else validated(Oracles, parameters)
+
+    def compute(name: str) -> xr.Dataset:
+        from .oracles import asked
+
+        return asked(study, name)
+
+    return memoised(Path(path), partial(holding, Path(path), study), compute)
+
+
+def memoised(path: Path, held: Callable[[], xr.Dataset | None], compute: Callable[[str], xr.Dataset]) -> xr.Dataset:
+    """What `held` finds at `path`, else what `compute` makes under a bar of the store's name, then kept there."""
+    if (known := held()) is not None:
         return known
     with only_one_computing(path):
-        if (known := holding(path, parameters)) is not None:
+        if (known := held()) is not None:
             return known
         store.write(compute(path.stem), path)
     return store.read(path)
@@ -192,9 +226,7 @@ def so_far(parameters: Sweep | Mapping[str, object], path: str | Path) -> xr.Dat
     """
     sweep = parameters if isinstance(parameters, Sweep) else validated(Sweep, parameters)
     path = Path(path)
-    known = store.read_if_sound(path, store.parameters)
-    if known is not None and store.parameters(known) != settings(sweep):
-        known = None
+    known = made_of(path, settings(sweep))
     wanted = list(_run_ids(sweep).values())
     held = {} if known is None else _runs(known)
     parts = _finished([*path.with_suffix(".parts").glob("*.nc")], [])
@@ -233,10 +265,15 @@ def _run_ids(sweep: Sweep) -> dict[Point, str]:
     return {p: store.digest(json.dumps(f, sort_keys=True))[:20] for p, f in zip(points, facts, strict=True)}
 
 
+def made_of(path: Path, facts: Mapping[str, object]) -> xr.Dataset | None:
+    """The store, if it is sound and records just these facts as its parameters."""
+    known = store.read_if_sound(path, store.parameters)
+    return None if known is None or store.parameters(known) != facts else known
+
+
 def holding(path: Path, parameters: Sweep | Mechanism | Oracles) -> xr.Dataset | None:
     """The store, if it is sound, holds exactly this experiment and lacks nothing that could now be computed."""
-    known = store.read_if_sound(path, store.parameters)
-    if known is None or store.parameters(known) != settings(parameters):
+    if (known := made_of(path, settings(parameters))) is None:
         return None
     if isinstance(parameters, Sweep):
         complete = set(known.data_vars) >= RUN

@@ -11,21 +11,21 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from .analysis import final_error, half_way, learning_share, mean_interval
-from .figures import (
+from .canvas import (
     BARS,
     DOTS,
     PERCENT,
     READS,
-    _by_dataset,
-    _canvas,
-    _error_axis,
-    _finish,
-    _literally,
-    _number,
-    _one,
-    _sigma_axis,
-    _ticks,
-    _zero,
+    blank,
+    by_dataset,
+    error_axis,
+    finish,
+    literally,
+    place_of_zero,
+    plain_ticks,
+    scientific,
+    sigma_axis,
+    single,
 )
 from .parameters import Range
 from .store import parameters
@@ -43,10 +43,10 @@ def error_map(ds: xr.Dataset, optima: xr.Dataset, limits: xr.Dataset) -> Figure:
 
     `optima`: `optimum`, `limits`: `critical_limit` of the store.
     """
-    ds, optima, limits = (_one(each, *READS) for each in (ds.assign(error=final_error(ds)), optima, limits))
+    ds, optima, limits = (single(each, *READS) for each in (ds.assign(error=final_error(ds)), optima, limits))
     sigma, rates = np.sort(ds.sigma.values), ds.learning_rate.values
     size = (0.55 * len(sigma) + 3.2, 0.36 * len(rates) + 0.75)
-    figure, axes = _canvas(ds.sizes["dataset"], 1, size, sharex=True)
+    figure, axes = blank(ds.sizes["dataset"], 1, size, sharex=True)
     mean = ds.error.mean("seed").sortby("sigma").transpose("dataset", "learning_rate", "sigma")
     most = float(ds.chance.max())
     for ax, name in zip(axes[:, 0], ds.dataset.values, strict=True):
@@ -71,7 +71,7 @@ def error_map(ds: xr.Dataset, optima: xr.Dataset, limits: xr.Dataset) -> Figure:
         ax.set_yticks(np.arange(len(rates)) + 0.5, [f"{rate:g}" for rate in rates])
         ax.set_xticks(np.arange(len(sigma)) + 0.5, [f"{value:g}" for value in sigma], rotation=45, ha="right")
         ax.tick_params(length=0)
-        ax.set_title(_literally(ds.title.sel(dataset=name).item()), fontsize="medium", loc="left")
+        ax.set_title(literally(ds.title.sel(dataset=name).item()), fontsize="medium", loc="left")
         ax.set(ylabel="learning rate η", xlim=(0, len(sigma) + 2.7))
         sns.despine(ax=ax, left=True, bottom=True)
     axes[-1, 0].set_xlabel("read-out uncertainty σ (V)", loc="left")
@@ -79,7 +79,7 @@ def error_map(ds: xr.Dataset, optima: xr.Dataset, limits: xr.Dataset) -> Figure:
     bar.set_label("test error (%)")
     marks = f"star: σ*, the best σ > 0 on the {choice_made_on(ds)}; upright line: limit σ$_c$"
     right = "right: points saved by σ*, chosen by the other seeds, with 95 % t interval over seeds"
-    return _finish(figure, "Test error over learning rate and read-out uncertainty", ds, marks, right)
+    return finish(figure, "Test error over learning rate and read-out uncertainty", ds, marks, right)
 
 
 def _points(found: xr.Dataset) -> str:
@@ -93,9 +93,9 @@ def noise_or_tuning(ds: xr.Dataset, optima: xr.Dataset, tuned: xr.Dataset) -> Fi
 
     `optima`: `optimum`, `tuned`: `beyond_tuning` of the store.
     """
-    ds, optima, tuned = (_one(each, *READS) for each in (ds, optima, tuned))
+    ds, optima, tuned = (single(each, *READS) for each in (ds, optima, tuned))
     rates = ds.learning_rate.values
-    figure, axes = _canvas(1, ds.sizes["dataset"], (3.9, 3.3), sharey=True)
+    figure, axes = blank(1, ds.sizes["dataset"], (3.9, 3.3), sharey=True)
     for ax, name in zip(axes[0], ds.dataset.values, strict=True):
         of_set, best = optima.sel(dataset=name), tuned.sel(dataset=name)
         for place, rate in enumerate(rates):
@@ -105,16 +105,16 @@ def noise_or_tuning(ds: xr.Dataset, optima: xr.Dataset, tuned: xr.Dataset) -> Fi
         ax.axvline(len(rates) - 0.3, color="0.8", lw=0.8)
         ax.set_xticks([*range(len(rates)), len(rates) + 0.4], [*(f"{rate:g}" for rate in rates), "tuned"])
         ax.set_title(
-            f"{_literally(ds.title.sel(dataset=name).item())}\ntuned: noise saves {_points(best)}", fontsize="small"
+            f"{literally(ds.title.sel(dataset=name).item())}\ntuned: noise saves {_points(best)}", fontsize="small"
         )
-        _error_axis(ax, float(ds.chance.sel(dataset=name)))
+        error_axis(ax, float(ds.chance.sel(dataset=name)))
         ax.set_xlabel("learning rate η")
         ax.label_outer()
     for colour, label in ((NOISELESS, "σ = 0"), (NOISY, "σ*")):
         axes[0, 0].plot([], [], "o", color=colour, label=label)
     figure.legend(*axes[0, 0].get_legend_handles_labels(), fontsize="small", loc="outside right center")
     made = f"σ*, and the tuned η (and σ), chosen by the other seeds on the {choice_made_on(ds)}"
-    return _finish(figure, "Noise, or a better learning rate?", ds, made, f"{BARS}; lines join the runs of a seed")
+    return finish(figure, "Noise, or a better learning rate?", ds, made, f"{BARS}; lines join the runs of a seed")
 
 
 def _pair(ax: Axes, place: float, noiseless: xr.DataArray, noisy: xr.DataArray) -> None:
@@ -135,9 +135,9 @@ def convergence(ds: xr.Dataset, optima: xr.Dataset, tuned: xr.Dataset) -> Figure
     Rows: data sets. `optima`: `optimum`, `tuned`: `beyond_tuning` of the store.
     """
     images = ds.epoch.values * parameters(ds, "train_images")["train_images"] / 1000
-    ds, optima, tuned = (_one(each, *READS) for each in (ds, optima, tuned))
+    ds, optima, tuned = (single(each, *READS) for each in (ds, optima, tuned))
     bold = float(ds.learning_rate.max())
-    figure, axes = _canvas(ds.sizes["dataset"], 4, (2.9, 2.1), sharex=True, sharey=True)
+    figure, axes = blank(ds.sizes["dataset"], 4, (2.9, 2.1), sharex=True, sharey=True)
     for row, name in zip(axes, ds.dataset.values, strict=True):
         of_set = ds.sel(dataset=name)
         best = float(tuned.rate_noiseless.sel(dataset=name))
@@ -151,9 +151,9 @@ def convergence(ds: xr.Dataset, optima: xr.Dataset, tuned: xr.Dataset) -> Figure
                         runs = of_set[error].sel(learning_rate=rate, sigma=sigma).transpose("epoch", "seed")
                         ax.plot(images, runs, color=colour, lw=0.6, alpha=0.5)
                         ax.plot(images, runs.mean("seed"), color=colour, lw=2)
-                setting = f"η = {rate:g} ({which}), σ* = {_number(star)} V"
-                ax.set_title(f"{_literally(of_set.title.item())}: {label}\n{setting}", fontsize="x-small")
-                _error_axis(ax, float(of_set.chance), "error (%)")
+                setting = f"η = {rate:g} ({which}), σ* = {scientific(star)} V"
+                ax.set_title(f"{literally(of_set.title.item())}: {label}\n{setting}", fontsize="x-small")
+                error_axis(ax, float(of_set.chance), "error (%)")
                 ax.xaxis.set_major_locator(MaxNLocator(4))
                 ax.set_xlabel("training images seen (thousands)")
                 ax.label_outer()
@@ -162,7 +162,7 @@ def convergence(ds: xr.Dataset, optima: xr.Dataset, tuned: xr.Dataset) -> Figure
     figure.legend(*axes[0, 0].get_legend_handles_labels(), fontsize="small", loc="outside right center")
     chosen = f"σ*: the best σ > 0 at that η; tuned: the best η at σ = 0, on the {choice_made_on(ds)}"
     thin = "thin: each seed; thick: mean; training error: of the predictions before each update"
-    return _finish(figure, "Convergence with and without read-out noise", ds, chosen, thin)
+    return finish(figure, "Convergence with and without read-out noise", ds, chosen, thin)
 
 
 def final_accuracies(ds: xr.Dataset, learning_rate: float | None = None) -> Figure:
@@ -171,15 +171,15 @@ def final_accuracies(ds: xr.Dataset, learning_rate: float | None = None) -> Figu
     At one learning rate, the boldest unless given: there runs fall into two groups, and a mean tells of neither. To
     learn is to pass half way from chance to the best mean that the data set allows at any learning rate.
     """
-    ds = _one(ds, *READS)
+    ds = single(ds, *READS)
     rate = ds.learning_rate.max() if learning_rate is None else learning_rate
     halves = half_way(final_error(ds), ds.chance).min("learning_rate")
     ds = ds.sel(learning_rate=rate)
     sigma = np.sort(ds.sigma.values)
-    x = np.where(sigma > 0, sigma, _zero(sigma))
+    x = np.where(sigma > 0, sigma, place_of_zero(sigma))
     errors = {"test": final_error(ds), "training": final_error(ds, of="train_error")}
     step = np.exp(np.median(np.diff(np.log(np.sort(x)))))
-    figure, axes = _canvas(2, ds.sizes["dataset"], (3.9, 2.4), sharex=True, sharey="row")
+    figure, axes = blank(2, ds.sizes["dataset"], (3.9, 2.4), sharex=True, sharey="row")
     for (above, below), name in zip(axes.T, ds.dataset.values, strict=True):
         chance = float(ds.chance.sel(dataset=name))
         for side, (label, error), colour in zip((-1, 1), errors.items(), ("C0", "C1"), strict=True):
@@ -195,36 +195,36 @@ def final_accuracies(ds: xr.Dataset, learning_rate: float | None = None) -> Figu
         above.text(1, 1 - chance - 0.02, "chance", color="C3", fontsize="x-small", ha="right", va="top",
                    transform=above.get_yaxis_transform())  # fmt: skip
         above.set(ylim=(0, 1), ylabel="accuracy after training (%)")
-        above.set_title(f"{_literally(ds.title.sel(dataset=name).item())}, η = {float(rate):g}", fontsize="medium")
+        above.set_title(f"{literally(ds.title.sel(dataset=name).item())}, η = {float(rate):g}", fontsize="medium")
         share = learning_share(learn, chance, half).sortby("sigma")
         below.plot(x, share["mean"], "o", color="C2", ms=4)
         below.vlines(x, share.low, share.high, color="C2", lw=1.4)
         below.set(ylim=(-0.03, 1.03), ylabel="seeds that learn (%)")
-        _sigma_axis(below, sigma)
+        sigma_axis(below, sigma)
         for ax in (above, below):
             ax.yaxis.set_major_formatter(PERCENT)
             ax.label_outer()
     figure.legend(*axes[0, 0].get_legend_handles_labels(), fontsize="small", loc="outside right center")
     dots = "dots: seeds, filled on test, hollow on training images"
     learns = "a seed learns if its test accuracy passes the dashed line, half way from chance to the best mean at any η"
-    return _finish(figure, "Final accuracy of every seed", ds, f"{dots}; bars: 95 % Wilson interval", learns)
+    return finish(figure, "Final accuracy of every seed", ds, f"{dots}; bars: 95 % Wilson interval", learns)
 
 
 def optimum_over_limit(ds: xr.Dataset, ratios: xr.Dataset, claimed: Range) -> Figure:
     """sigma*/sigma_c by data set and learning rate; `ratios`: `star_over_limit`; `claimed`: the range called close."""
-    ds, ratios = _one(ds, *READS), _one(ratios, *READS)
-    figure, axes = _canvas(1, 1, (6.4, 3.4))
+    ds, ratios = single(ds, *READS), single(ratios, *READS)
+    figure, axes = blank(1, 1, (6.4, 3.4))
     ax = axes[0, 0]
     least = ds.sigma.values[ds.sigma.values > 0].min()
     zero = 0.5 * min(claimed[0], float(ratios["mean"].where(ratios["mean"] > 0).min().fillna(claimed[0])), least * 1e3)
     placed = ratios.assign({part: ratios[part].clip(min=zero) for part in ("mean", "low", "high")})
-    _by_dataset(ax, ds, placed)
+    by_dataset(ax, ds, placed)
     ax.axhspan(*claimed, color="0.92", lw=0, zorder=-1)
     ax.axhline(1, color="0.3", lw=0.8, ls="--")
     ax.set(yscale="log", ylabel="σ*/σ$_c$", ylim=(zero / 1.8, max(2, 1.3 * float(ratios.high.max().fillna(1)))))
     tens = [10.0**power for power in range(-4, 2) if zero * 1.5 < 10.0**power <= ax.get_ylim()[1]]
-    _ticks(ax.yaxis, [zero, *tens], ["0", *(f"{ten:g}" for ten in tens)])
+    plain_ticks(ax.yaxis, [zero, *tens], ["0", *(f"{ten:g}" for ten in tens)])
     close = f"grey: what the claim calls close, {claimed[0]:g} … {claimed[1]:g}"
     made = f"σ*: the σ of least mean error, 0 allowed, on the {choice_made_on(ds)}"
     bars = "bars: 95 % bootstrap interval over the bracketed seeds, whose number is below"
-    return _finish(figure, "How close to the limit is the best uncertainty?", ds, made, close, bars)
+    return finish(figure, "How close to the limit is the best uncertainty?", ds, made, close, bars)

@@ -12,18 +12,18 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from .analysis import final_error
-from .figures import (
+from .canvas import (
     BARS,
     DOTS,
     PERCENT,
-    _canvas,
-    _error_axis,
-    _finish,
-    _one,
-    _seeds_and_mean,
-    _sigma_axis,
-    _ticks,
-    _zero,
+    blank,
+    error_axis,
+    finish,
+    place_of_zero,
+    plain_ticks,
+    seeds_and_mean,
+    sigma_axis,
+    single,
 )
 
 WAYS: dict[str, dict[str, Any]] = {
@@ -39,8 +39,8 @@ def clt_scaling(ds: xr.Dataset, limits: xr.Dataset, exponent: xr.Dataset) -> Fig
     `limits`: `critical_limit` of the store; `exponent`: `scaling_exponent` of its limits. One data set, one
     learning rate (else ValueError); averaging and samples are dims. The sigma/sqrt(N) shortcut is hollow.
     """
-    ds, limits, exponent = (_one(each, "dataset", "learning_rate") for each in (ds, limits, exponent))
-    figure, axes = _canvas(1, 2, (5.2, 3.6))
+    ds, limits, exponent = (single(each, "dataset", "learning_rate") for each in (ds, limits, exponent))
+    figure, axes = blank(1, 2, (5.2, 3.6))
     over_sigma, over_n = axes[0]
     over_sigma.set_title("error over σ", fontsize="medium")
     over_n.set_title("limit over N", fontsize="medium")
@@ -48,21 +48,21 @@ def clt_scaling(ds: xr.Dataset, limits: xr.Dataset, exponent: xr.Dataset) -> Fig
     for way in error.averaging.values:
         for count, color in _count_colours(ds).items():
             one = error.sel(samples=count, averaging=way)
-            _seeds_and_mean(over_sigma, one, _zero(ds.sigma.values), color, **WAYS[way])
+            seeds_and_mean(over_sigma, one, place_of_zero(ds.sigma.values), color, **WAYS[way])
         over_sigma.plot([], [], color="0.3", label=way, **WAYS[way])
         _slope(over_n, limits.sel(averaging=way), exponent.sel(averaging=way), way)
     for count, color in _count_colours(ds).items():
         over_sigma.plot([], [], color=color, lw=4, label=f"N = {count}")
     figure.legend(*over_sigma.get_legend_handles_labels(), fontsize="small", loc="outside left center")
-    _sigma_axis(over_sigma, ds.sigma.values)
-    _error_axis(over_sigma, ds.chance.item())
+    sigma_axis(over_sigma, ds.sigma.values)
+    error_axis(over_sigma, ds.chance.item())
     over_n.set(xscale="log", yscale="log", xlabel="number of read-outs N", ylabel="critical limit σ$_c$ (V)")
-    _ticks(over_n.xaxis, ds.samples.values.tolist())
+    plain_ticks(over_n.xaxis, ds.samples.values.tolist())
     over_n.legend(fontsize="small", loc="upper left")
     over_n.margins(y=0.25)
     note = "right: geometric mean and 95 % t interval over bracketed seeds; slope with its 95 % t interval"
     title = f"Averaging N read-outs: {ds.title.item()}, η = {ds.learning_rate.item():g}"
-    return _finish(figure, title, ds, BARS, note)
+    return finish(figure, title, ds, BARS, note)
 
 
 def collapse(ds: xr.Dataset, fit: xr.Dataset, quality: xr.Dataset) -> Figure:
@@ -71,23 +71,23 @@ def collapse(ds: xr.Dataset, fit: xr.Dataset, quality: xr.Dataset) -> Figure:
     `fit`: `collapse` of the store's final error; `quality`: `curve_distance` of it. One data set, one learning rate.
     A column a way of averaging.
     """
-    ds, fit, quality = (_one(each, "dataset", "learning_rate") for each in (ds, fit, quality))
+    ds, fit, quality = (single(each, "dataset", "learning_rate") for each in (ds, fit, quality))
     error, colours = final_error(ds), _count_colours(ds)
     scaled = ds.sigma.values / np.sqrt(ds.samples.values[:, None])
-    figure, axes = _canvas(2, ds.sizes["averaging"], (5.2, 2.4), sharex=True, sharey="row")
+    figure, axes = blank(2, ds.sizes["averaging"], (5.2, 2.4), sharex=True, sharey="row")
     for (above, below), way in zip(axes.T, ds.averaging.values, strict=True):
         of_way = error.sel(averaging=way)
-        single = of_way.sel(samples=1)
+        unaveraged = of_way.sel(samples=1)
         for count, colour in colours.items():
             one = of_way.sel(samples=count)
             one = one.assign_coords(sigma=one.sigma / np.sqrt(count))
-            _seeds_and_mean(above, one, _zero(scaled), colour, f"N = {count}")
-            places = [np.flatnonzero(np.isclose(single.sigma, each, rtol=1e-6)) for each in one.sigma]
+            seeds_and_mean(above, one, place_of_zero(scaled), colour, f"N = {count}")
+            places = [np.flatnonzero(np.isclose(unaveraged.sigma, each, rtol=1e-6)) for each in one.sigma]
             met = [k for k, place in enumerate(places) if place.size and one.sigma[k] > 0]
             if count > 1 and met:
-                same = single.isel(sigma=[places[k][0] for k in met]).values
-                difference = one.isel(sigma=met) - xr.DataArray(same, dims=single.dims)
-                _seeds_and_mean(below, difference, _zero(scaled), colour)
+                same = unaveraged.isel(sigma=[places[k][0] for k in met]).values
+                difference = one.isel(sigma=met) - xr.DataArray(same, dims=unaveraged.dims)
+                seeds_and_mean(below, difference, place_of_zero(scaled), colour)
         total = quality.sel(averaging=way)
         low, high = (f"{100 * float(total[name]):.1f}" for name in ("low", "high"))
         above.set_title(
@@ -95,8 +95,8 @@ def collapse(ds: xr.Dataset, fit: xr.Dataset, quality: xr.Dataset) -> Figure:
             f"seeds alone would make {100 * float(total.floor):.1f}",
             fontsize="small",
         )
-        _sigma_axis(below, scaled, "uncertainty of the mean, σ/√N (V)")
-        _error_axis(above, ds.chance.item())
+        sigma_axis(below, scaled, "uncertainty of the mean, σ/√N (V)")
+        error_axis(above, ds.chance.item())
         above.label_outer()
         below.axhline(0, color="0.3", lw=0.8)
         below.set_ylabel("error minus that\nof N = 1 (points)")
@@ -104,7 +104,7 @@ def collapse(ds: xr.Dataset, fit: xr.Dataset, quality: xr.Dataset) -> Figure:
         below.label_outer()
     figure.legend(*axes[0, 0].get_legend_handles_labels(), fontsize="small", loc="outside right center")
     title = f"Do the curves meet on σ/√N? {ds.title.item()}, η = {ds.learning_rate.item():g}"
-    return _finish(figure, title, ds, BARS, "distances: between means over seeds, 95 % bootstrap interval over seeds")
+    return finish(figure, title, ds, BARS, "distances: between means over seeds, 95 % bootstrap interval over seeds")
 
 
 def _count_colours(ds: xr.Dataset) -> dict[int, Any]:

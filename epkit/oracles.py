@@ -10,9 +10,6 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Mapping
-from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,10 +21,10 @@ from torch.nn.functional import avg_pool2d, one_hot
 
 from . import datasets, ensembles, spice, store
 from .choices import Estimator
-from .experiments import memoised, progress_bar, settings
+from .experiments import progress_bar, settings
 from .learning import agreement, contrast, gradient
 from .networks import DeepResistiveNetwork
-from .parameters import Oracles, Solved, validated
+from .parameters import Oracles, Solved
 from .training import one_thread
 
 Layers = list[Float[Tensor, "batch _n"]]
@@ -163,35 +160,8 @@ class _Batch(NamedTuple):
     target: Float[Tensor, "batch n_L"]
 
 
-def oracles(parameters: Oracles | Mapping[str, object], path: str | Path) -> xr.Dataset:
-    """How exact relaxation, gradient and ideal diodes are; read from the store at `path` or computed in a minute.
-
-    Without ngspice, what real diodes do stays NaN, with a warning, until the same call finds it installed.
-
-    Returns:
-        Dataset with, layers that a network lacks being NaN,
-        - distance (network, phase, iteration, layer): rms distance to the exact steady state (V);
-        - cosine and relative_error (network, reference, iteration, layer): EP estimate at the published beta and with
-          these iterations a phase, against the same at the exact steady states ("converged") and against the
-          gradient by implicit differentiation ("exact");
-        - voltage, response, rounding (network, layer): rms of the free state, of the difference of the nudged phases
-          and of one float32 rounding step of the free state (V), at the published settings; float32_error (network,
-          layer): relative error of the same estimate in float32 against float64;
-        - beta_error (precision, estimator, nudge, layer): relative error against the exact gradient;
-        - shift (scale, layer): rms change of the voltages by real diodes, relative to the rms voltage; forward (scale):
-          their forward voltage at 1 mA (V); diode_cosine and diode_error (scale, circuit, layer): EP estimate with real
-          diodes against that with ideal ones ("ideal") and against the exact gradient of the circuit with real diodes
-          ("real").
-
-    Raises:
-        ParameterError: before any work. datasets.DataUnavailable. store.StoreError: when the store can't be written.
-    """
-    study = parameters if isinstance(parameters, Oracles) else validated(Oracles, parameters)
-    return memoised(study, Path(path), partial(_computed, study))
-
-
-def _computed(study: Oracles, name: str) -> xr.Dataset:
-    """What `oracles` stores, under a progress bar of that name."""
+def asked(study: Oracles, name: str) -> xr.Dataset:
+    """What `experiments.ask_oracles` stores, computed under a progress bar of that name."""
     data = datasets.load(study.dataset, train=study.images, test=1)
     batch = _Batch(data.x_train.double(), one_hot(data.y_train, 10).double())
     parts = []

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import itertools
 import json
 import os
@@ -82,7 +81,7 @@ def write(dataset: xr.Dataset, path: Path, *, compress: bool = True) -> None:
     import dask
 
     with dask.config.set(scheduler="synchronous"):
-        content = dataset.to_netcdf(engine="h5netcdf", encoding=encoding)
+        content = dataset.to_netcdf(engine="netcdf4", encoding=encoding)
     with replacing(path) as temporary:
         temporary.write_bytes(b"".join((content, _seal(content))))
 
@@ -93,7 +92,7 @@ def read(path: Path) -> xr.Dataset:
     A file without a seal (another program's, or an older one) is taken as it is.
     """
     try:
-        content = memoryview(path.read_bytes())
+        content = path.read_bytes()
     except FileNotFoundError:
         raise StoreError(f"{path}: no such store; `make figures` computes it") from None
     except IsADirectoryError:
@@ -101,11 +100,13 @@ def read(path: Path) -> xr.Dataset:
     except OSError as error:
         raise StoreError(f"{path}: cannot be read ({error.strerror})") from error
     seal = content[-len(_seal(b"")) :]
-    if seal[: len(SEAL)] == SEAL and seal != _seal(content[: -len(seal)]):
+    if seal[: len(SEAL)] == SEAL and seal != _seal(memoryview(content)[: -len(seal)]):
         raise Damaged(f"{path}: damaged, its SHA-256 is not the one in its last line")
     try:
-        # a store holds no dates, and what decodes them stumbles over foreign ones; HDF5 may lack netCDF's dimensions
-        dataset = xr.load_dataset(io.BytesIO(content), engine="h5netcdf", decode_times=False, phony_dims="access")
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", "WARNING: ", UserWarning)  # netCDF4's, of a variable it leaves out
+            # a store holds no dates, and what decodes them stumbles over foreign ones
+            dataset = xr.load_dataset(content, engine="netcdf4", decode_times=False)
     except Exception as error:  # what libraries stumble over in a damaged or a foreign file is theirs to choose
         raise Damaged(f"{path}: not a readable netCDF store ({short(error, 100)})") from error
     dataset.encoding["source"] = str(path)

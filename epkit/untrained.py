@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from scipy import stats
 
 from . import files, store
 from .analysis import critical_limit, final_error, one_setting
-from .experiments import progress_bar
+from .experiments import made_of, memoised, progress_bar
 from .parameters import Comparison, Sweep, validated
 
 IMAGES = 64  # of the one pass
@@ -36,18 +37,17 @@ def untrained(networks: Mapping[str, Sweep | Mapping[str, object]], path: str | 
     facts: dict[str, object] = {"images": IMAGES} | {
         "networks": {name: sweep.model_dump(mode="json", exclude_none=True) for name, sweep in sweeps.items()}
     }
-    path = Path(path)
-    known = store.read_if_sound(path, store.parameters)
-    if known is not None and store.parameters(known) == facts:
-        return known
-    from . import ensembles
 
-    with progress_bar(sweeps.values(), desc=path.stem) as bar:
-        found = [ensembles.untrained(sweep, IMAGES) for sweep in bar]
-    merged = xr.concat(found, xr.Variable("network", list(sweeps)), join="outer")
-    checksums = {name: files.checksum(name) for sweep in sweeps.values() for name in sweep.dataset[:1]}
-    store.write(merged.assign_attrs(store.provenance("Networks before training", facts, checksums)), path)
-    return store.read(path)
+    def compute(name: str) -> xr.Dataset:
+        from . import ensembles
+
+        with progress_bar(sweeps.values(), desc=name) as bar:
+            found = [ensembles.untrained(sweep, IMAGES) for sweep in bar]
+        merged = xr.concat(found, xr.Variable("network", list(sweeps)), join="outer")
+        checksums = {name: files.checksum(name) for sweep in sweeps.values() for name in sweep.dataset[:1]}
+        return merged.assign_attrs(store.provenance("Networks before training", facts, checksums))
+
+    return memoised(Path(path), partial(made_of, Path(path), facts), compute)
 
 
 def predictions(stores: Mapping[str, xr.Dataset], before: xr.Dataset) -> xr.Dataset:

@@ -52,11 +52,15 @@ def primary(rows: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     return rows[chosen], f"secondary settings: {counted}" if counted else ""
 
 
-def page(profile: str) -> pd.DataFrame:
-    """Notebook 05's table: each claim at its primary setting, what the paper reports, what is measured, and where."""
+def page(found: pd.DataFrame) -> pd.DataFrame:
+    """Notebook 05's table: each claim at its primary setting, what the paper reports, what is measured, and where.
+
+    Args:
+        found: of `verdicts`.
+    """
     rows = []
-    for claim, found in verdicts(profile).groupby("claim", sort=False):
-        shown, rest = primary(found)
+    for claim, settings in found.groupby("claim", sort=False):
+        shown, rest = primary(settings)
         for row in shown.itertuples():
             effect = f"{row.value:.3g} [{row.low:.3g}, {row.high:.3g}]"
             where = f"figures/{row.figure}, {row.store}"

@@ -24,13 +24,13 @@ PARAMETERS = {
 NAME = "11_faults"
 NOTEBOOK = """
 import epkit, faulty
-from epkit import figures
+from epkit import canvas
 from matplotlib.figure import Figure
 folder = epkit.results(profile)
 {before}
 faulty.sweep(dict(faulty.PARAMETERS, sigma=sigma, dataset=dataset), folder / "11_faults.nc")
 {after}
-figures.save(Figure(), folder / "figures", "11_faults")
+canvas.save(Figure(), folder / "figures", "11_faults")
 """
 
 

@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 from test_experiments import TINY
 
 import epkit
-from epkit import analysis, claims, ensembles, execute, experiments, figures, inputs, oracles, store
+from epkit import analysis, claims, ensembles, execute, experiments, figures, inputs, store
 from epkit.inputs import ParameterError
 from epkit.parameters import Mechanism, Oracles, Published, Sweep, validated
 
@@ -294,7 +294,7 @@ def test_fuzzed_parameters_are_valid_or_refused(counted, name, data):
 def test_a_refused_call_writes_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(ensembles, "trained", lambda *_: pytest.fail("trained"))
     sweep, mechanism, study = TINY, SMOKE["01_equilibrium_propagation"], SMOKE["06_oracles"]
-    for function, good in ((epkit.run, sweep), (epkit.look_inside, mechanism), (oracles.oracles, study)):
+    for function, good in ((epkit.run, sweep), (epkit.look_inside, mechanism), (epkit.ask_oracles, study)):
         for change in ({"dataset": None}, {"sgima": 1}, {"hidden": [10**9]}, {"hidden": [10**6] * 3}, {"beta": object}):
             with pytest.raises(ParameterError) as caught:
                 function(good | change, tmp_path / "store.nc")
@@ -372,7 +372,7 @@ def hdf5(write):
 
 def netcdf(**attributes):
     def made(path):
-        xr.Dataset({"a": ("x", [1.0])}, attrs=attributes).to_netcdf(path, engine="h5netcdf")
+        xr.Dataset({"a": ("x", [1.0])}, attrs=attributes).to_netcdf(path, engine="netcdf4")
 
     return made
 
@@ -429,7 +429,7 @@ def test_a_sweep_beside_foreign_files_leaves_them_alone(tmp_path):
     for name, path in made.items():
         FOREIGN[name](path)
     ensemble = xr.Dataset({"run": ("member", ["a", "b"]), "temperature": ("member", [1.0, 2.0])})
-    ensemble.to_netcdf(tmp_path / "climate.nc", engine="h5netcdf")
+    ensemble.to_netcdf(tmp_path / "climate.nc", engine="netcdf4")
     before = sorted(tmp_path.iterdir())
     ds = epkit.run(TINY | {"seeds": 1, "epochs": 1}, tmp_path / "sweep.nc")
     assert ds.test_error.notnull().all()

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from test_figures import words
 
 import epkit
-from epkit import claims, comparisons, escape, figures, store
+from epkit import canvas, claims, comparisons, escape, store
 from epkit.untrained import power_law, predictions, untrained
 
 TINY = {
@@ -115,7 +115,7 @@ def test_pairs_and_the_claim():
 
 
 def drawn(name):
-    figures.style()
+    canvas.style()
     stores, before = synthetic.architecture()
     nights = {"1024x3-mnist": synthetic.plateau(), "1024x3-kmnist": partial(synthetic.plateau(rng=1), [0, 1])}
     start = xr.Dataset(

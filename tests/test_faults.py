@@ -26,7 +26,7 @@ from matplotlib.figure import Figure
 from test_datasets import TRAIN, fake_set
 
 import epkit
-from epkit import analysis, claims, datasets, ensembles, figures, store
+from epkit import analysis, canvas, claims, datasets, ensembles, figures, store
 from epkit.datasets import INFO, Info
 from epkit.networks import DeepResistiveNetwork
 from epkit.training import train
@@ -69,7 +69,7 @@ def until(condition, seconds=60.0):
 
 def numbers(ds):
     """All bits of a store but the time that it took."""
-    return bytes(ds.drop_vars("wall_time", errors="ignore").to_netcdf(engine="h5netcdf"))
+    return bytes(ds.drop_vars("wall_time", errors="ignore").to_netcdf(engine="netcdf4"))
 
 
 @pytest.fixture(scope="module")
@@ -320,7 +320,7 @@ def test_a_disk_that_is_full_under_make_figures(small_disk, tmp_path, tries, cou
     places = {
         "sweep": ({"before": fill}, "11_faults.nc"),
         "figure": ({"after": fill}, "figures/11_faults.png"),
-        "notebook": ({"after": f"figures.save = lambda *_: None; {fill}"}, "11_faults.ipynb"),
+        "notebook": ({"after": f"canvas.save = lambda *_: None; {fill}"}, "11_faults.ipynb"),
     }
     for place, (cells, file) in itertools.islice(places.items(), -(-tries // 5)):  # the first alone, or at length all
         faulty.study(tmp_path / place, **cells)
@@ -355,7 +355,7 @@ def test_read_only_results(small_disk, tmp_path, counted):
     counted("read-only results, all there", "up to date, exit 0")
     assert epkit.run(PARAMETERS, path).test_error.notnull().all()
     with pytest.warns(UserWarning, match=r"11_faults\.png: not saved, the folder is read-only"):
-        figures.save(Figure(), results / "mine" / "figures", "11_faults")
+        canvas.save(Figure(), results / "mine" / "figures", "11_faults")
     counted("read-only results, a notebook opened by hand", "draws, and warns that it saves nothing")
     started_at = time.monotonic()
     with pytest.raises(store.StoreError, match=r"cannot be written \(Read-only file system\)"):
@@ -507,7 +507,7 @@ def test_runs_that_diverge_are_marked_and_the_sweep_goes_on(tmp_path, counted):
     assert (error >= 0.85).all(), "no better than chance"
     limits = analysis.critical_limit(analysis.final_error(both), both.chance)
     for figure in (figures.error_over_sigma(both, limits), figures.training_curves(both), figures.unit_activity(both)):
-        figures.save(figure, tmp_path, "figure")
+        canvas.save(figure, tmp_path, "figure")
     assert len(claims.claim_limit(both))
 
 

@@ -6,7 +6,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 from synthetic import store
 
-from epkit import analysis, claims, figures, figures_benefit, figures_scaling
+from epkit import analysis, canvas, claims, figures, figures_benefit, figures_scaling
 
 NAMES = ("mnist", "kmnist_t10k_split", "fashion_mnist")
 
@@ -21,7 +21,7 @@ def benefits_of(ds):
 
 
 def drawn(name):
-    figures.style()
+    canvas.style()
     ds = store(rates=(0.02, 0.1), benefit=0.3, spread=0.3)
     sets = store(datasets=NAMES, rates=(0.02, 0.1), benefit=0.3)
     sigmas = (0.0, *(1e-5 * 2.0 ** np.arange(10)))
@@ -124,8 +124,8 @@ def test_five_panels_fill_two_rows_from_below():
 
 
 def test_saving_twice_gives_the_same_bytes(tmp_path):
-    first = figures.save(drawn("error_over_sigma"), tmp_path / "a", "figure")
-    second = figures.save(drawn("error_over_sigma"), tmp_path / "b", "figure")
+    first = canvas.save(drawn("error_over_sigma"), tmp_path / "a", "figure")
+    second = canvas.save(drawn("error_over_sigma"), tmp_path / "b", "figure")
     assert [path.suffix for path in first] == [".png", ".svg"]
     for a, b in zip(first, second, strict=True):
         assert a.read_bytes() == b.read_bytes()

@@ -5,6 +5,7 @@ import pytest
 import torch
 import yaml
 
+import epkit
 from epkit import DeepResistiveNetwork, claims, diagrams, experiments, gradient, oracles, spice, store
 from epkit.learning import backpropagated
 from epkit.parameters import Oracles, ParameterError
@@ -72,9 +73,9 @@ def smoke():
 
 @pytest.mark.ngspice
 def test_the_study_is_computed_once_and_says_what_is_known(smoke, tmp_path):
-    ds = oracles.oracles(smoke, tmp_path / "06.nc")
+    ds = epkit.ask_oracles(smoke, tmp_path / "06.nc")
     written = (tmp_path / "06.nc").stat().st_mtime_ns
-    assert oracles.oracles(smoke, tmp_path / "06.nc").identical(ds)
+    assert epkit.ask_oracles(smoke, tmp_path / "06.nc").identical(ds)
     assert (tmp_path / "06.nc").stat().st_mtime_ns == written
     last = ds.isel(iteration=-1)
     assert float(last.distance.max()) < 1e-8
@@ -91,12 +92,12 @@ def test_the_study_is_computed_once_and_says_what_is_known(smoke, tmp_path):
 def test_without_ngspice_the_diodes_wait_for_it(smoke, tmp_path, monkeypatch):
     monkeypatch.setattr(spice, "available", lambda: False)
     with pytest.warns(UserWarning, match="ngspice is not installed"):
-        ds = oracles.oracles(smoke, tmp_path / "06.nc")
+        ds = epkit.ask_oracles(smoke, tmp_path / "06.nc")
     assert ds["shift"].isnull().all()
     assert set(claims.claim_exactness(ds).verdict.iloc[-2:]) == {"undecided"}
     words = [text.get_text() for ax in diagrams.real_diodes(ds).axes for text in ax.texts]
     assert words == ["not computed: ngspice was not installed"]
-    assert oracles.oracles(smoke, tmp_path / "06.nc").identical(ds)
+    assert epkit.ask_oracles(smoke, tmp_path / "06.nc").identical(ds)
     monkeypatch.setattr(spice, "available", lambda: True)
     assert experiments.holding(tmp_path / "06.nc", Oracles(**smoke)) is None
 
@@ -108,4 +109,4 @@ def test_parameters_that_make_no_study_are_refused(smoke, tmp_path):
         ({"images": 10**6}, "images = 1000000: scikit-learn digits allows 1 to"),
     ):
         with pytest.raises(ParameterError, match=message):
-            oracles.oracles(smoke | change, tmp_path / "06.nc")
+            epkit.ask_oracles(smoke | change, tmp_path / "06.nc")
