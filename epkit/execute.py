@@ -28,7 +28,7 @@ from . import claims, cluster, files, store
 from .experiments import holding
 from .inputs import ParameterError, Parser, hint, parameter_file, parameters_cell, short
 from .parameters import Comparison, Datasets, Mechanism, Oracles, Published, Sweep, Unfinished, validated
-from .verdicts import primary, verdicts
+from .verdicts import page, primary, verdicts
 
 # What epkit refuses in words; raised in a notebook, it needs no traceback of the kernel's.
 REFUSALS = ParameterError, store.StoreError, files.DataUnavailable, cluster.ClusterError
@@ -37,6 +37,7 @@ Experiment = Sweep | Mechanism | Oracles
 DRAWN_AT_ONCE = 4  # notebooks at most, where none has anything to compute
 KERNEL_ANSWERS = 120  # seconds at most
 SUMMARY = "05"  # the notebook that computes nothing, and sums up all others' stores
+SHOWN = "study"  # the profile whose verdicts README shows
 COMMITTED = ("quick", "study", "paper")  # profiles whose stores are
 NOTEBOOKS, PARAMS = store.CHECKOUT / "notebooks", store.CHECKOUT / "params"
 README, MARKS = (
@@ -67,7 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
                 print(f"executed {notebook.relative_to(store.CHECKOUT)}")
             before, rest = README.read_text(encoding="utf-8").split(MARKS[0])
             after = rest.split(MARKS[1])[1]
-            README.write_text(f"{before}{MARKS[0]}\n{results_table('quick')}{MARKS[1]}{after}", encoding="utf-8")
+            README.write_text(f"{before}{MARKS[0]}\n{results_table(SHOWN)}{MARKS[1]}{after}", encoding="utf-8")
             (store.results("") / "SHA256SUMS").write_text(manifest(), encoding="utf-8")
             return 0
         return figures(options.profile, options.fallback, options.fresh, options.scheduler)
@@ -273,25 +274,28 @@ def manifest() -> str:
 
 
 def results_table(profile: str) -> str:
-    """Markdown for README: each verdict with its numbers, and what made each store."""
-    lines = ["| claim (notebook) | measure | value [95 %] | n | verdict |", "| --- | --- | --- | --- | --- |"]
-    for claim, rows in verdicts(profile).groupby("claim", sort=False):
-        shown, rest = primary(rows)
-        where = f"{claim} (`{rows.notebook.iloc[0][:2]}`)"
-        for row in shown.itertuples():
-            number = f"{row.value:.3g} [{row.low:.3g}, {row.high:.3g}]"
-            lines.append(f"| {where} | {row.measure} | {number} | {row.n} | {row.verdict} |")
-        lines += [f"| {where} | {rest} | | | |"] * bool(rest)
-    lines += ["", "| notebook, its figures | parameters | store | runs | computing | made by |", "| --- " * 6 + "|"]
+    """Markdown for README: notebook 05's page of verdicts, and what made the stores that they come from."""
+    lines = _markdown(page(verdicts(profile)))
+    made = []
     for name in planned(profile):
-        for path in sorted(store.results(profile).glob(f"{name}*.nc")):
-            ds = store.read(path)
-            runs = f"{ds.run.size} | {float(ds.wall_time.sum()) / 60:.1f} min" if "run" in ds else "1 | seconds"
-            lines.append(
-                f"| `{name}`, `figures/{name[:2]}_*` | `params/{profile}/{name}.yaml` | "
-                f"`results/{profile}/{path.name}` | {runs} | {ds.attrs['source']}; {ds.attrs['machine']} |"
-            )
-    return "\n".join(lines) + "\n"
+        stores = {path: store.read(path) for path in sorted(store.results(profile).glob(f"{name}*.nc"))}
+        if not stores:
+            continue
+        sweeps = [ds for ds in stores.values() if "run" in ds]
+        computed = sum(int((ds.run != "").sum()) for ds in sweeps)
+        minutes = sum(float(ds.wall_time.sum()) for ds in sweeps) / 60
+        makers = sorted({f"{ds.attrs['source']}; {ds.attrs['machine']}" for ds in stores.values()})
+        first, *more = stores
+        files = f"`results/{profile}/{f'{name}.*.nc' if more else first.name}`" + f" ({1 + len(more)})" * bool(more)
+        made.append([f"`{name}`", files, f"{computed:,}", f"{minutes:,.0f}", " and ".join(makers)])
+    columns = ["notebook, parameters", "stores", "runs", "minutes of computing", "made by"]
+    return "\n".join([*lines, "", *_markdown(pd.DataFrame(made, columns=columns))]) + "\n"
+
+
+def _markdown(table: pd.DataFrame) -> list[str]:
+    """The lines of a table in Markdown."""
+    rows = [list(table.columns), ["---"] * len(table.columns), *table.astype(str).to_numpy().tolist()]
+    return ["| " + " | ".join(cell.replace("|", r"\|") for cell in row) + " |" for row in rows]
 
 
 def _experiments(name: str, given: dict, place: str = "parameters") -> dict[str, Experiment]:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 from itertools import pairwise
-from typing import Annotated, Literal, NamedTuple, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import psutil
@@ -125,11 +125,25 @@ class Sweep(Network):
 
 
 class Comparison(BaseModel):
-    """Notebook 08: several sweeps, each with a store of its own."""
+    """Notebook 08: several sweeps, each with a store of its own; what one doesn't say is that of the base."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    base: dict[str, Any] = {}
     networks: Annotated[dict[FileName, Sweep], Field(min_length=1)]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _upon_the_base(cls, values: Any) -> Any:
+        base, networks = (
+            (values.get(name) for name in ("base", "networks")) if isinstance(values, dict) else (None, None)
+        )
+        if not isinstance(base, dict) or not isinstance(networks, dict):
+            return values
+        if unknown := [name for name in base if name not in Sweep.model_fields]:
+            raise ValueError(f"base.{short(unknown[0], 60)}: no such parameter; {hint(unknown[0], Sweep.model_fields)}")
+        whole = {name: base | given if isinstance(given, dict) else given for name, given in networks.items()}
+        return values | {"networks": whole}
 
 
 class Datasets(Sweep):

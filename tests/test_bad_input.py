@@ -29,7 +29,7 @@ from test_experiments import TINY
 import epkit
 from epkit import analysis, claims, ensembles, execute, experiments, figures, inputs, store
 from epkit.inputs import ParameterError
-from epkit.parameters import Mechanism, Oracles, Published, Sweep, validated
+from epkit.parameters import Comparison, Mechanism, Oracles, Published, Sweep, validated
 
 ROOT = Path(__file__).parents[1]
 CORPUS = Path(__file__).parent / "corpus"
@@ -351,6 +351,20 @@ def test_rules_of_several_fields_and_nested_names_say_where():
     for name in ("../../escaped", "/root", "", "a/b", "$x$"):  # it becomes part of a file's name
         with pytest.raises(ParameterError, match="String should match pattern"):
             validated(Published, {**published, "networks": {name: published["networks"][first]}})
+
+
+def test_what_networks_have_in_common_is_refused_by_name(tmp_path):
+    networks = {"one": {"hidden": [16]}, "two": {"seeds": 2}}
+    whole = validated(Comparison, {"base": TINY, "networks": networks}).networks
+    assert whole == {name: validated(Sweep, TINY | given) for name, given in networks.items()}
+    for base, message in (
+        (TINY | {"sgima": [0.1]}, "base.sgima: no such parameter; did you mean sigma?"),
+        (TINY | {"batch_size": 0}, "networks.one.batch_size = 0: Input should be greater than or equal to 1"),
+        ([1], "base = [1]: Input should be a valid dictionary"),
+    ):
+        with pytest.raises(ParameterError) as caught:
+            validated(Comparison, {"base": base, "networks": networks})
+        assert str(caught.value).startswith(f"parameters: {message}")
 
 
 def test_a_nudge_that_is_too_strong_for_the_network_is_a_wrong_parameter(tmp_path):
