@@ -30,7 +30,7 @@ from .canvas import (
 from .parameters import Range
 from .store import parameters
 
-NOISELESS, NOISY = "0.45", "C0"  # colours
+NOISELESS, NOISY, DOUBLE = "0.45", "C0", "C4"  # colours
 
 
 def choice_made_on(ds: xr.Dataset) -> str:
@@ -117,16 +117,39 @@ def noise_or_tuning(ds: xr.Dataset, optima: xr.Dataset, tuned: xr.Dataset) -> Fi
     return finish(figure, "Noise, or a better learning rate?", ds, made, f"{BARS}; lines join the runs of a seed")
 
 
-def _pair(ax: Axes, place: float, noiseless: xr.DataArray, noisy: xr.DataArray) -> None:
-    """Two groups of seeds side by side, joined seed by seed, with their means."""
-    both = np.stack([noiseless.values, noisy.values])
+def rounding(ds: xr.Dataset, checked: xr.Dataset) -> Figure:
+    """Test error of every seed without noise, in float32 and in float64 (`checked`), at each learning rate of both."""
+    found = [single(final_error(each).sel(sigma=0, drop=True).to_dataset(name="error"), *READS).error
+             for each in (ds, checked)]  # fmt: skip
+    single_precision, double = xr.align(*found, join="inner")
+    rates = double.learning_rate.values
+    figure, axes = blank(1, double.sizes["dataset"], (3.9, 3.3), sharey=True)
+    for ax, name in zip(axes[0], double.dataset.values, strict=True):
+        for place, rate in enumerate(rates):
+            at = {"dataset": name, "learning_rate": rate}
+            _pair(ax, place, single_precision.sel(at), double.sel(at), DOUBLE)
+        ax.set_xticks(range(len(rates)), [f"{rate:g}" for rate in rates])
+        ax.set_title(literally(ds.title.sel(dataset=name).item()), fontsize="medium")
+        error_axis(ax, float(ds.chance.sel(dataset=name)))
+        ax.set_xlabel("learning rate η")
+        ax.label_outer()
+    for colour, label in ((NOISELESS, "float32"), (DOUBLE, "float64")):
+        axes[0, 0].plot([], [], "o", color=colour, label=label)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), fontsize="small", loc="outside right center")
+    same = "a seed has the same initial conductances and batches in both; lines join them"
+    return finish(figure, "Does rounding keep noiseless networks from learning?", checked, "σ = 0", f"{BARS}; {same}")
+
+
+def _pair(ax: Axes, place: float, one: xr.DataArray, other: xr.DataArray, colour: str = NOISY) -> None:
+    """Two groups of seeds side by side, joined seed by seed, with their means; the first in the colour of no noise."""
+    both = np.stack([one.values, other.values])
     x = place + np.array([-0.13, 0.13])
     ax.plot(x, both, color="0.8", lw=0.7, zorder=0)
-    for at, values, colour, side in zip(x, (noiseless, noisy), (NOISELESS, NOISY), (-0.1, 0.1), strict=True):
+    for at, values, color, side in zip(x, (one, other), (NOISELESS, colour), (-0.1, 0.1), strict=True):
         found = mean_interval(values)
-        ax.plot(np.full(values.size, at), values, ".", color=colour, **DOTS)
-        ax.plot(at + side, found["mean"], "o", color=colour, ms=5)
-        ax.vlines(at + side, found.low, found.high, color=colour, lw=1.6)
+        ax.plot(np.full(values.size, at), values, ".", color=color, **DOTS)
+        ax.plot(at + side, found["mean"], "o", color=color, ms=5)
+        ax.vlines(at + side, found.low, found.high, color=color, lw=1.6)
 
 
 def convergence(ds: xr.Dataset, optima: xr.Dataset, tuned: xr.Dataset) -> Figure:

@@ -146,8 +146,8 @@ class Comparison(BaseModel):
         return values | {"networks": whole}
 
 
-class Datasets(Sweep):
-    """Notebook 04: a sweep over data sets, and one more data set with a network of its own, as a check."""
+class Checked(Sweep):
+    """Notebooks 04 and 07: a sweep, and a smaller one with settings of its own, as a check of what the first says."""
 
     check: Sweep | None = None
 

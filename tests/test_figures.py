@@ -41,6 +41,7 @@ def drawn(name):
         "error_map": lambda: figures_benefit.error_map(sets, benefits_of(sets)[0], limits_of(sets)),
         "noise_or_tuning": lambda: figures_benefit.noise_or_tuning(sets, *benefits_of(sets)),
         "convergence": lambda: figures_benefit.convergence(sets, *benefits_of(sets)),
+        "rounding": lambda: figures_benefit.rounding(sets, sets.isel(learning_rate=[-1]).sel(sigma=[0.0])),
         "final_accuracies": lambda: figures_benefit.final_accuracies(sets),
         "optimum_over_limit": lambda: figures_benefit.optimum_over_limit(
             sets, analysis.star_over_limit(choice, limits_of(sets).limit), (0.1, 1.0)
@@ -61,6 +62,7 @@ FIGURES = {
     "error_map": ["MNIST", "saved by noise", "KMNIST (t10k split)", "learning rate η", "this store has no validation"],
     "noise_or_tuning": ["tuned: noise saves", "σ = 0", "σ*", "learning rate η", "KMNIST (t10k split)"],
     "convergence": ["KMNIST (t10k split): training", "η = 0.1 (bold)", "training images seen (thousands)"],
+    "rounding": ["float32", "float64", "σ = 0", "learning rate η", "KMNIST (t10k split)"],
     "final_accuracies": ["accuracy after training (%)", "seeds that learn (%)", "KMNIST (t10k split), η = 0.1"],
     "optimum_over_limit": ["σ*/σ$_c$", "0.1 … 1", "KMNIST (t10k split)"],
     "limit_ratios": ["critical limit σ$_c$ (V)", "ratio of critical limits", "all pairs"],
