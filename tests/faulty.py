@@ -1,6 +1,8 @@
 """What the processes run that test_faults.py disturbs: a sweep, and `make figures` on a notebook that holds one."""
 
+import itertools
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -56,6 +58,21 @@ def quiet_sweep(parameters: dict, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     _saying_it_in(path.with_suffix(".said"))
     sweep(parameters, path)
+
+
+def sweep_that_dies_writing(parameters: dict, path: Path, number: int, share: float) -> None:
+    """`quiet_sweep`, killed with -9 when that `share` of its file of this number is on the disk."""
+    whole, count = Path.write_bytes, itertools.count(1)
+
+    def write_bytes(file: Path, content: bytes) -> int:
+        if next(count) < number:
+            return whole(file, content)
+        whole(file, content[: int(share * len(content))])
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise AssertionError
+
+    Path.write_bytes = write_bytes  # type: ignore[method-assign]
+    quiet_sweep(parameters, path)
 
 
 def study(folder: Path, before: str = "", after: str = "") -> None:

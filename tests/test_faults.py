@@ -69,7 +69,7 @@ def until(condition, seconds=60.0):
 
 def numbers(ds):
     """All bits of a store but the time that it took."""
-    return bytes(ds.drop_vars("wall_time", errors="ignore").to_netcdf(engine="netcdf4"))
+    return bytes(ds.drop_vars("wall_time", errors="ignore").to_netcdf(engine="h5netcdf"))
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +107,28 @@ def test_kill_9_at_random_moments_of_a_sweep(tmp_path, tries, undisturbed, count
         assert again <= 1
         left = {file.name for file in path.parent.iterdir()} - {"sweep.nc", "sweep.log", "sweep.said", "sweep.lock"}
         assert left <= {"sweep.parts"}, "what a killed process was writing is gone"
+
+
+def test_kill_9_while_a_file_is_written(tmp_path, tries, undisturbed, counted):
+    """Of checkpoints, parts and the store in turn, with nothing, some or all of its content on the disk."""
+    same, _ = undisturbed
+    files = BLOCKS + PARAMETERS["seeds"] + 1
+    moments = itertools.product(range(files, 0, -1), (0.5, 1.0, 0.0))
+    for k, (number, share) in enumerate(itertools.islice(moments, tries)):
+        path = tmp_path / str(k) / "sweep.nc"
+        assert ended(started(faulty.sweep_that_dies_writing, PARAMETERS, path, number, share)) == -signal.SIGKILL
+        (half,) = (file for file in path.parent.rglob(".*.tmp"))
+        assert not path.exists()
+        assert ended(started(faulty.quiet_sweep, PARAMETERS, path)) == 0
+        identical = numbers(store.read(path)) == same
+        left = half.exists() and half.parent == path.parent
+        what = (
+            "the store" if half.parent == path.parent else "a checkpoint" if ".checkpoint." in half.name else "a part"
+        )
+        well = identical and not left
+        counted("kill -9 while a file is written", f"{'' if well else FAILED}bit-identical after {what}")
+        assert identical
+        assert not left
 
 
 def test_at_most_a_minute_of_training_is_not_yet_kept(tmp_path, monkeypatch, counted):
