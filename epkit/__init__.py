@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .experiments import ask_oracles, look_inside, run, so_far
+    from .experiments import ask_oracles, look_inside, run, run_several, so_far
     from .inputs import ParameterError, refuse_misspelt
     from .learning import gradient
     from .networks import DeepResistiveNetwork
@@ -25,6 +25,7 @@ _HOMES = {
     "refuse_misspelt": "inputs",
     "results": "store",
     "run": "experiments",
+    "run_several": "experiments",
     "so_far": "experiments",
     "train": "training",
 }
@@ -40,6 +41,7 @@ __all__ = [
     "refuse_misspelt",
     "results",
     "run",
+    "run_several",
     "so_far",
     "train",
 ]

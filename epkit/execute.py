@@ -27,7 +27,7 @@ from jupyter_client.manager import KernelManager
 from . import claims, cluster, files, store
 from .experiments import holding
 from .inputs import ParameterError, Parser, hint, parameter_file, parameters_cell, short
-from .parameters import Checked, Comparison, Mechanism, Oracles, Published, Sweep, Unfinished, validated
+from .parameters import Checked, Comparison, Mechanism, Oracles, Published, Sweep, validated
 from .verdicts import page, primary, verdicts
 
 # What epkit refuses in words; raised in a notebook, it needs no traceback of the kernel's.
@@ -304,12 +304,11 @@ def _experiments(name: str, given: dict, place: str = "parameters") -> dict[str,
         return {}
     models: dict[str, type[Experiment | Comparison]] = {
         "00": Published, "01": Mechanism, "04": Checked, "06": Oracles, "07": Checked, "08": Comparison,
-        "09": Unfinished,
+        "09": Comparison,
     }  # fmt: skip
     asked = validated(models.get(name[:2], Sweep), given, place)
     if isinstance(asked, Comparison):
-        wanted = asked.compute if isinstance(asked, Unfinished) else asked.networks
-        return {f"{name}.{network}.nc": asked.networks[network] for network in wanted}
+        return {f"{name}.{network}.nc": sweep for network, sweep in asked.wanted().items()}
     if isinstance(asked, Checked):
         stores = {f"{name}.nc": asked.sweep, f"{name}.check.nc": asked.check}
         return {file: sweep for file, sweep in stores.items() if sweep is not None}

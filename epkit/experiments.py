@@ -27,7 +27,7 @@ from filelock import FileLock, Timeout
 from tqdm import auto, std
 
 from . import cluster, files, spice, store
-from .parameters import Mechanism, Network, Oracles, Point, Sweep, layer_sizes, validated
+from .parameters import Comparison, Mechanism, Network, Oracles, Point, Sweep, layer_sizes, validated
 
 if TYPE_CHECKING:
     from . import ensembles
@@ -216,6 +216,23 @@ def memoised(path: Path, held: Callable[[], xr.Dataset | None], compute: Callabl
             return known
         store.write(compute(path.stem), path)
     return store.read(path)
+
+
+def run_several(
+    comparison: Mapping[str, object], stem: str | Path, scheduler: str | None = None
+) -> dict[str, xr.Dataset]:
+    """`run` of each network of a `parameters.Comparison` that it computes, `so_far` of the others, in its order.
+
+    Each has a store `<stem>.<network>.nc`; one of which nothing is finished is left out.
+    """
+    asked = validated(Comparison, comparison)
+    stores: dict[str, xr.Dataset] = {}
+    for name, sweep in asked.networks.items():
+        path = Path(f"{stem}.{name}.nc")
+        ds = run(sweep, path, scheduler=scheduler) if name in asked.wanted() else so_far(sweep, path)
+        if ds is not None:
+            stores[name] = ds
+    return stores
 
 
 def so_far(parameters: Sweep | Mapping[str, object], path: str | Path) -> xr.Dataset | None:

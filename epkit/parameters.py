@@ -125,12 +125,16 @@ class Sweep(Network):
 
 
 class Comparison(BaseModel):
-    """Notebook 08: several sweeps, each with a store of its own; what one doesn't say is that of the base."""
+    """Notebooks 08 and 09: several sweeps, each with a store of its own; what one doesn't say is that of the base.
+
+    Those that `compute` names are computed, all if it is None; the others may take nights, and are shown as they are.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     base: dict[str, Any] = {}
     networks: Annotated[dict[FileName, Sweep], Field(min_length=1)]
+    compute: list[str] | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -145,6 +149,16 @@ class Comparison(BaseModel):
         whole = {name: base | given if isinstance(given, dict) else given for name, given in networks.items()}
         return values | {"networks": whole}
 
+    @model_validator(mode="after")
+    def _of_the_networks(self) -> Comparison:
+        if unknown := sorted(set(self.compute or []) - set(self.networks)):
+            raise ValueError(f"compute = {unknown}: allowed are the names in networks: {', '.join(self.networks)}")
+        return self
+
+    def wanted(self) -> dict[str, Sweep]:
+        """The sweeps that are to be computed."""
+        return {name: sweep for name, sweep in self.networks.items() if self.compute is None or name in self.compute}
+
 
 class Checked(Sweep):
     """Notebooks 04 and 07: a sweep, and a smaller one with settings of its own, as a check of what the first says."""
@@ -154,18 +168,6 @@ class Checked(Sweep):
     @property
     def sweep(self) -> Sweep:
         return Sweep(**self.model_dump(exclude={"check"}))
-
-
-class Unfinished(Comparison):
-    """Notebook 09: sweeps that may take nights. Those named by `compute` are computed, the others shown as they are."""
-
-    compute: list[str] = []
-
-    @model_validator(mode="after")
-    def _of_the_networks(self) -> Unfinished:
-        if unknown := sorted(set(self.compute) - set(self.networks)):
-            raise ValueError(f"compute = {unknown}: allowed are the names in networks: {', '.join(self.networks)}")
-        return self
 
 
 class Published(Comparison):

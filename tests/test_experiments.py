@@ -242,3 +242,16 @@ def test_what_is_finished_of_a_sweep_is_shown_and_gone_on_from(tmp_path, counted
     xr.testing.assert_identical(epkit.so_far(sweep, elsewhere), whole)
     assert whole.test_error.notnull().all()
     xr.testing.assert_equal(whole.test_error.sel(seed=[0, 1]), known.test_error.sel(seed=[0, 1]))
+
+
+def test_of_several_sweeps_those_that_are_named_are_computed(tmp_path):
+    comparison = {"base": TINY, "networks": {"one": {}, "other": {"beta": 0.05}}, "compute": ["one"]}
+    stores = epkit.run_several(comparison, tmp_path / "08")
+    assert list(stores) == ["one"]
+    assert [path.name for path in tmp_path.glob("*.nc")] == ["08.one.nc"]
+    every = epkit.run_several(comparison | {"compute": None}, tmp_path / "08")
+    assert list(every) == ["one", "other"]
+    assert every["one"].identical(stores["one"])
+    assert list(epkit.run_several(comparison | {"compute": []}, tmp_path / "08")) == ["one", "other"]
+    with pytest.raises(epkit.ParameterError, match=r"compute = .*: allowed are the names in networks: one, other"):
+        epkit.run_several(comparison | {"compute": ["two"]}, tmp_path / "08")
