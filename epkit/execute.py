@@ -226,7 +226,9 @@ def _executed(
     """What papermill makes, and writes to `target`; one kernel that dies is replaced if `again`."""
     os.environ["EPKIT_TERMINAL"] = "1"
     try:
-        if kernel and kernel.has_kernel:
+        if kernel and kernel.has_kernel and not kernel.is_alive():
+            kernel = None
+        if kernel and kernel.has_kernel:  # what the last notebook left
             client = kernel.blocking_client()
             client.start_channels()
             client.execute("%reset -f", reply=True, timeout=KERNEL_ANSWERS)
