@@ -288,8 +288,10 @@ def claim_check(ds: xr.Dataset, check: xr.Dataset, said: DatasetsClaim | None = 
     limits = [critical_limit(final_error(each), each.chance).limit for each in (check, ds)]
     natural = "response" in ds and "response" in check
     if natural:
-        responses = [each.response.isel(epoch=0, drop=True).sel(sigma=0, drop=True) for each in (check, ds)]
-        limits = [limit / response.min("layer") for limit, response in zip(limits, responses, strict=True)]
+        noiseless = [each.response.isel(epoch=0, drop=True).sel(sigma=0, drop=True) for each in (check, ds)]
+        # a seed in which a layer has ceased to respond has no such unit
+        units = [response.min("layer") for response in noiseless]
+        limits = [limit / unit.where(unit > 0) for limit, unit in zip(limits, units, strict=True)]
     pairs = [f"{title} ({sizes}, {updates(check):,} steps) / {name}" for name in ds.title.values]
     return _claim(
         ds.assign(title=("dataset", pairs)), "the limit is the same where nothing was tuned", said, final_error(ds),
