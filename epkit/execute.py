@@ -288,7 +288,7 @@ def results_table(profile: str) -> str:
         minutes = sum(float(ds.wall_time.sum()) for ds in sweeps) / 60
         makers = sorted({f"{ds.attrs['source']}; {ds.attrs['machine']}" for ds in stores.values()})
         first, *more = stores
-        files = f"`results/{profile}/{f'{name}.*.nc' if more else first.name}`" + f" ({1 + len(more)})" * bool(more)
+        files = f"`results/{profile}/{f'{name}*.nc' if more else first.name}`" + f" ({1 + len(more)})" * bool(more)
         made.append([f"`{name}`", files, f"{computed:,}", f"{minutes:,.0f}", " and ".join(makers)])
     columns = ["notebook, parameters", "stores", "runs", "minutes of computing", "made by"]
     return "\n".join([*lines, "", *_markdown(pd.DataFrame(made, columns=columns))]) + "\n"
