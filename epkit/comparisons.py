@@ -23,7 +23,7 @@ from matplotlib.ticker import NullFormatter, NullLocator
 from . import store
 from .analysis import critical_limit, final_error, one_setting
 from .canvas import DOTS, PERCENT, blank, error_axis, place_of_zero, plain_ticks, seeds_and_mean, sigma_axis
-from .escape import escape, images_seen, median_escape, share_escaped
+from .escape import FLOAT64, escape, images_seen, median_escape, share_escaped
 
 Stores = Mapping[str, xr.Dataset]
 AXES: dict[str, tuple[str, Callable[[dict], float]]] = {
@@ -34,7 +34,6 @@ AXES: dict[str, tuple[str, Callable[[dict], float]]] = {
     "steps": ("training steps", lambda given: _steps(given)),
 }
 BEYOND = {"above half way from the optimum on": "v", "below half way even at the largest σ": "^"}
-FLOAT64 = "-float64"
 
 
 def _steps(given: dict) -> int:

@@ -18,6 +18,8 @@ from scipy import stats
 from . import store
 from .analysis import LEARNS, one_setting, t_interval
 
+FLOAT64 = "-float64"  # ends the name of a control, whose twin is in float32
+
 
 def images_seen(ds: xr.Dataset) -> xr.DataArray:
     """Training images seen at each record."""

@@ -10,7 +10,7 @@ import pandas as pd
 import xarray as xr
 
 from . import claims, store
-from .comparisons import FLOAT64
+from .escape import FLOAT64
 
 # What judges each claim of `params/claims.yaml`, and the figure that shows it.
 JUDGES: dict[str, tuple[Callable[[Any], pd.DataFrame], str]] = {
