@@ -226,10 +226,11 @@ def run_several(
     Each has a store `<stem>.<network>.nc`; one of which nothing is finished is left out.
     """
     asked = validated(Comparison, comparison)
+    wanted = asked.wanted()
     stores: dict[str, xr.Dataset] = {}
     for name, sweep in asked.networks.items():
         path = Path(f"{stem}.{name}.nc")
-        ds = run(sweep, path, scheduler=scheduler) if name in asked.wanted() else so_far(sweep, path)
+        ds = run(sweep, path, scheduler=scheduler) if name in wanted else so_far(sweep, path)
         if ds is not None:
             stores[name] = ds
     return stores

@@ -3,6 +3,8 @@
 As in `figures`: each takes a store and what `analysis` has found in it, and can be understood alone.
 """
 
+from typing import Any
+
 import numpy as np
 import seaborn as sns
 import xarray as xr
@@ -110,9 +112,7 @@ def noise_or_tuning(ds: xr.Dataset, optima: xr.Dataset, tuned: xr.Dataset) -> Fi
         error_axis(ax, float(ds.chance.sel(dataset=name)))
         ax.set_xlabel("learning rate η")
         ax.label_outer()
-    for colour, label in ((NOISELESS, "σ = 0"), (NOISY, "σ*")):
-        axes[0, 0].plot([], [], "o", color=colour, label=label)
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), fontsize="small", loc="outside right center")
+    _key(figure, {"σ = 0": NOISELESS, "σ*": NOISY}, "o")
     made = f"σ*, and the tuned η (and σ), chosen by the other seeds on the {choice_made_on(ds)}"
     return finish(figure, "Noise, or a better learning rate?", ds, made, f"{BARS}; lines join the runs of a seed")
 
@@ -133,11 +133,16 @@ def rounding(ds: xr.Dataset, checked: xr.Dataset) -> Figure:
         error_axis(ax, float(ds.chance.sel(dataset=name)))
         ax.set_xlabel("learning rate η")
         ax.label_outer()
-    for colour, label in ((NOISELESS, "float32"), (DOUBLE, "float64")):
-        axes[0, 0].plot([], [], "o", color=colour, label=label)
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), fontsize="small", loc="outside right center")
+    _key(figure, {"float32": NOISELESS, "float64": DOUBLE}, "o")
     same = "a seed has the same initial conductances and batches in both; lines join them"
     return finish(figure, "Does rounding keep noiseless networks from learning?", checked, "σ = 0", f"{BARS}; {same}")
+
+
+def _key(figure: Figure, colours: dict[str, str], form: str, **look: Any) -> None:
+    """What the two colours of the panels mean, beside them."""
+    for label, colour in colours.items():
+        figure.axes[0].plot([], [], form, color=colour, label=label, **look)
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), fontsize="small", loc="outside right center")
 
 
 def _pair(ax: Axes, place: float, one: xr.DataArray, other: xr.DataArray, colour: str = NOISY) -> None:
@@ -180,9 +185,7 @@ def convergence(ds: xr.Dataset, optima: xr.Dataset, tuned: xr.Dataset) -> Figure
                 ax.xaxis.set_major_locator(MaxNLocator(4))
                 ax.set_xlabel("training images seen (thousands)")
                 ax.label_outer()
-    for colour, label in ((NOISELESS, "σ = 0"), (NOISY, "σ*")):
-        axes[0, 0].plot([], [], color=colour, lw=2, label=label)
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), fontsize="small", loc="outside right center")
+    _key(figure, {"σ = 0": NOISELESS, "σ*": NOISY}, "-", lw=2)
     chosen = f"σ*: the best σ > 0 at that η; tuned: the best η at σ = 0, on the {choice_made_on(ds)}"
     thin = "thin: each seed; thick: mean; training error: of the predictions before each update"
     return finish(figure, "Convergence with and without read-out noise", ds, chosen, thin)
