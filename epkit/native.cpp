@@ -269,7 +269,11 @@ private:
         for (size_t q = 0; q < from.panels.size(); ++q) {
             const Panel& p = from.panels[q];
             const V* block = w + size_t(p.unit) * N;
+            const char* next = reinterpret_cast<const char*>(block + size_t(p.units) * N);
+            const size_t share = (size_t(p.units) * N * sizeof(V) / rows + 63) / 64 * 64;
             for (int r = 0; r < rows; ++r) {
+                // The gaps between live units hide from the processor that the next block follows: have it fetched.
+                for (size_t i = 0; i < share; i += 64) __builtin_prefetch(next + r * share + i);
                 const T* v = reinterpret_cast<const T*>(from.state + (size_t(2) * batch_ * p.first + r * p.width));
                 const size_t list = q * 2 * batch_ + r;
                 const int16_t* live = from.live + list * panel_units;
