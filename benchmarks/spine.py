@@ -43,27 +43,20 @@ PARTS = {
 
 @contextmanager
 def stopwatches() -> Iterator[dict[str, float]]:
-    """Seconds spent in each of PARTS while the block runs; what one calls of another counts for the other."""
+    """Seconds spent in each of PARTS while the block runs; what one calls of another counts for the first."""
     spent: dict[str, float] = defaultdict(float)
-    running: list[str] = []
-    since = perf_counter()
-
-    def turn() -> None:
-        nonlocal since
-        now = perf_counter()
-        if running:
-            spent[running[-1]] += now - since
-        since = now
+    running = False
 
     def watched(part: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any, **named: Any) -> Any:
-            turn()
-            running.append(part)
+            nonlocal running
+            if running:
+                return function(*arguments, **named)
+            running, begin = True, perf_counter()
             try:
                 return function(*arguments, **named)
             finally:
-                turn()
-                running.pop()
+                running, spent[part] = False, spent[part] + perf_counter() - begin
 
         return call
 
@@ -84,7 +77,7 @@ def overhead(quick: bool) -> xr.Dataset:
         begin = perf_counter()
         ds = epkit.run(given, Path(folder) / f"{NOTEBOOK}.nc")
         total = perf_counter() - begin
-    computing = ds.wall_time.sum().item() - spent["checkpoints"]
+    computing = ds.wall_time.sum().item() - spent["checkpoints"]  # which are written while an ensemble trains
     parts = [spent[part] for part in PARTS]
     parts.append(total - computing - sum(parts))
     data = {

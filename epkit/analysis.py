@@ -79,21 +79,26 @@ def mean_interval(error: xr.DataArray, dim: str = "seed", level: float = 0.95, r
     """Mean over `dim` with its percentile bootstrap interval: (mean, low, high, n).
 
     Percentile, not BCa: BCa is undefined on equal values, which seeds at chance often are; there the interval
-    has zero width. Every cell restarts the generator of seed `rng` and sorts its values, so that the result
-    depends neither on other cells nor on the order of the seeds.
+    has zero width. All cells of as many values take the same resamples, of the generator of seed `rng`, and sort their
+    values, so that the result depends neither on other cells nor on the order of the seeds.
     """
 
-    def interval(values: np.ndarray) -> tuple[float, float]:
-        values = np.sort(values[np.isfinite(values)])
-        if len(values) < 2:
-            return np.nan, np.nan
-        found = stats.bootstrap(
-            (values,), np.mean, n_resamples=RESAMPLES, confidence_level=level, method="percentile",
-            rng=np.random.default_rng(rng),
-        ).confidence_interval  # fmt: skip
-        return found.low, found.high
+    def mean(values: np.ndarray, axis: int) -> np.ndarray:  # added up in the same order whatever the other cells are
+        return np.ascontiguousarray(values).mean(axis)
 
-    low, high = xr.apply_ufunc(interval, error, input_core_dims=[[dim]], output_core_dims=[[], []], vectorize=True)
+    def intervals(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        values = np.sort(np.where(np.isfinite(values), values, np.nan))  # NaN to the end
+        counts = np.isfinite(values).sum(-1)
+        found = np.full((2, *counts.shape), np.nan)
+        for n in set(counts[counts > 1].tolist()):
+            cells = counts == n
+            found[:, cells] = stats.bootstrap(
+                (values[cells][:, :n],), mean, axis=-1, n_resamples=RESAMPLES, confidence_level=level,
+                method="percentile", rng=np.random.default_rng(rng),
+            ).confidence_interval  # fmt: skip
+        return found[0], found[1]
+
+    low, high = xr.apply_ufunc(intervals, error, input_core_dims=[[dim]], output_core_dims=[[], []])
     return xr.Dataset({"mean": error.mean(dim), "low": low, "high": high, "n": error.count(dim)})
 
 

@@ -55,7 +55,7 @@ def save(figure: Figure, folder: str | os.PathLike, name: str) -> tuple[Path, Pa
     figure.set_dpi(150)
     if layout := figure.get_layout_engine():  # once, not for each file and its rehearsal: it is half of the drawing
         layout.execute(figure)
-        figure.set_layout_engine("none")
+        figure.set_layout_engine(None)  # "none" would leave one behind, and with it the rehearsals
     for path, metadata in zip(paths, ({"Software": None}, {"Date": None}), strict=True):
         with replacing(path) as temporary, mpl.rc_context({"svg.hashsalt": name}):
             figure.savefig(temporary, format=path.suffix[1:], metadata=metadata)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import time
 from itertools import pairwise
+from types import SimpleNamespace
 
 import engine
 import numpy as np
@@ -135,3 +137,11 @@ def test_losses_cost_what_renewal_theory_says(hours, every):
 def test_every_run_is_in_one_job():
     assert all(sum(schedule.sizes(members)) == schedule.STUDY["sigmas"] for members in schedule.MEMBERS)
     assert all(max(schedule.sizes(members)) <= members for members in schedule.MEMBERS)
+
+
+def test_what_one_watched_function_asks_of_another_is_counted_once(monkeypatch):
+    place = SimpleNamespace(inner=lambda: time.sleep(0.01), outer=lambda: place.inner())
+    monkeypatch.setattr(spine, "PARTS", {name: [(place, name)] for name in ("outer", "inner")})
+    with spine.stopwatches() as spent:
+        place.outer()
+    assert set(spent) == {"outer"} and spent["outer"] >= 0.01
