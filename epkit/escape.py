@@ -60,6 +60,11 @@ def median_escape(found: xr.Dataset, seen: xr.DataArray) -> xr.DataArray:
     return seen.where(share_escaped(found, seen) >= 0.5 - 1e-9).min("epoch")
 
 
+def _with_and_without(ds: xr.Dataset, sigma: float) -> tuple[xr.Dataset, xr.Dataset]:
+    noisy, quiet = (ds.sel(sigma=v, method="nearest", tolerance=1e-3 * v, drop=True) for v in (sigma, 0.0))
+    return noisy, quiet
+
+
 def escape_ratio(found: xr.Dataset, sigma: float, level: float = 0.95) -> xr.Dataset:
     """Time to escape with `sigma` over that without noise, paired over seeds.
 
@@ -67,8 +72,7 @@ def escape_ratio(found: xr.Dataset, sigma: float, level: float = 0.95) -> xr.Dat
     `censored` ones, of which one or both did not escape; `sooner` and `later`, pairs, censored ones among them, in
     which it is known that the noisy run escaped before or after the other. Raises KeyError if `sigma` or 0 was not run.
     """
-    noisy, quiet = (found.sel(sigma=value, method="nearest", tolerance=1e-3 * value) for value in (sigma, 0.0))
-    noisy, quiet = noisy.drop_vars("sigma"), quiet.drop_vars("sigma")
+    noisy, quiet = _with_and_without(found, sigma)
     ran = noisy.ran & quiet.ran
     pooled = t_interval(xr.ufuncs.log((noisy.images / quiet.images).where(ran)), level=level)
     at, before = (each.images.fillna(np.inf) for each in (noisy, quiet))
@@ -83,6 +87,17 @@ def escape_ratio(found: xr.Dataset, sigma: float, level: float = 0.95) -> xr.Dat
         | {"n": pooled.n}
         | {name: each.sum("seed") for name, each in counts.items()}
     )
+
+
+def raised(ds: xr.Dataset, sigma: float, level: float = 0.95) -> xr.Dataset:
+    """By what noise has multiplied each layer's response and mean conductance at the last record.
+
+    Paired over seeds: geometric (mean, low, high, n) over (quantity, layer), t interval of the log. Raises KeyError if
+    `sigma` or 0 was not run.
+    """
+    noisy, quiet = _with_and_without(one_setting(ds)[["response", "conductance"]].isel(epoch=-1, drop=True), sigma)
+    pooled = t_interval(xr.ufuncs.log((noisy / quiet).to_dataarray("quantity")), level=level)
+    return xr.Dataset({name: np.exp(pooled[name]) for name in ("mean", "low", "high")} | {"n": pooled.n})
 
 
 def times(stores: Mapping[str, xr.Dataset]) -> pd.DataFrame:

@@ -87,6 +87,21 @@ def test_a_run_escapes_when_it_stays_below_chance():
     assert float(found.followed) == 100
 
 
+def test_what_noise_has_raised_is_paired_over_seeds():
+    ds = synthetic.plateau()
+    quiet = ds[["response", "conductance"]].sel(sigma=0.0)
+    noisy = (ds.sigma == 5e-5) & (ds.seed != 1)  # seed 1 was not run with noise
+    for name, factor in (("response", 2 * ds.layer), ("conductance", xr.DataArray(0.5))):
+        other = ds[name].where(ds.sigma != 5e-5)
+        ds[name] = xr.where(noisy, factor * quiet[name], other).transpose(*ds[name].dims)
+    found = escape.raised(ds, 5e-5)
+    np.testing.assert_allclose(found["mean"].sel(quantity="response"), [2, 4, 6, 8])
+    np.testing.assert_allclose(found.high.sel(quantity="conductance"), 0.5)
+    assert (found.n == 2).all()
+    with pytest.raises(KeyError):
+        escape.raised(ds, 7e-5)
+
+
 def test_censored_runs_count_in_share_and_median():
     ds = records(CHANCE, [0.9, 0.9, 0.5, 0.4], CHANCE, LOW, LOW, CHANCE)
     found, seen = escape.escape(ds), escape.images_seen(ds)
