@@ -36,6 +36,13 @@ AXES: dict[str, tuple[str, Callable[[dict], float]]] = {
 BEYOND = {"above half way from the optimum on": "v", "below half way even at the largest σ": "^"}
 
 
+# Where the labels of the points of a family are, from the point: elsewhere for each, for points of two may coincide.
+LABELS: list[tuple[tuple[int, int], str]] = [
+    ((7, -3), "left"), ((-7, -3), "right"), ((7, 2), "left"), ((0, -13), "center"), ((6, -11), "left"),
+    ((7, -3), "left"),
+]  # fmt: skip
+
+
 def _steps(given: dict) -> int:
     return given["train_images"] // given["batch_size"] * given["epochs"]
 
@@ -187,12 +194,12 @@ def errors_over_sigma(stores: Stores) -> Figure:
 
 def conjecture(stores: Stores, found: xr.Dataset, law: xr.Dataset) -> Figure:
     """Critical limit over the response of the untrained weakest layer; `found`, `law` of `untrained`."""
-    figure, axes = blank(1, 1, (7.4, 4.6))
+    figure, axes = blank(1, 1, (8.4, 5.6))
     ax = axes[0, 0]
     shown = found.where(found.limit.notnull(), drop=True)
     for number, family in enumerate(dict.fromkeys(str(name).partition("-")[0] for name in found.network.values)):
         one = shown.sel(network=[name for name in shown.network.values if name.partition("-")[0] == family])
-        offset, side = ((7, -3), "left") if number % 2 == 0 else ((-7, -3), "right")
+        offset, side = LABELS[number % len(LABELS)]
         look = {"color": f"C{number}", "marker": "osD^vPX"[number % 7], "ms": 6}
         ax.vlines(one.response, one.low, one.high, color=look["color"], lw=1.4)
         ax.plot(one.response, one.limit, ls="", **look, label=AXES[family][0] if family in AXES else family)
@@ -200,7 +207,7 @@ def conjecture(stores: Stores, found: xr.Dataset, law: xr.Dataset) -> Figure:
             point = one.sel(network=name)
             given = store.parameters(stores[name])
             words = f"{AXES[family][1](given):,g}" if family in AXES else name.partition("-")[2]
-            ax.annotate(words, (point.response, point.limit), offset, ha=side,
+            ax.annotate(words, (point.response, point.limit), offset, ha=side, color=look["color"],
                         textcoords="offset points", fontsize="x-small")  # fmt: skip
     c, exponent = (law[name].values for name in ("c", "exponent"))
     if shown.network.size:
