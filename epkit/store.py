@@ -181,8 +181,9 @@ def origin(dataset: xr.Dataset) -> pd.DataFrame:
         for name in ("source", "packages", "machine", "data_sha256", "parameters_sha256")
     }
     if "run" in dataset:
-        minutes = float(dataset.wall_time.sum()) / 60
-        facts["runs"] = f"{dataset.run.size}, {minutes:.1f} minutes of computing in all"
+        minutes, done = float(dataset.wall_time.sum()) / 60, int((dataset.run != "").sum())
+        planned = f" of {dataset.run.size}" if done < dataset.run.size else ""
+        facts["runs"] = f"{done}{planned}, {minutes:.1f} minutes of computing in all"
     return pd.DataFrame({"": facts})
 
 
