@@ -19,7 +19,6 @@ import xarray as xr
 from scipy import stats
 
 from .analysis import (
-    beyond_tuning,
     choice_error,
     critical_limit,
     curve_distance,
@@ -27,13 +26,12 @@ from .analysis import (
     held,
     limit_ratio,
     one_setting,
-    optimum,
     scaling_exponent,
     sigma_step,
-    star_over_limit,
     t_interval,
     updates,
 )
+from .benefit import beyond_tuning, optimum, star_over_limit
 from .escape import escape, escape_ratio
 from .inputs import parameter_file
 from .parameters import (

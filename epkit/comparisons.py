@@ -34,8 +34,6 @@ AXES: dict[str, tuple[str, Callable[[dict], float]]] = {
     "steps": ("training steps", lambda given: _steps(given)),
 }
 BEYOND = {"above half way from the optimum on": "v", "below half way even at the largest σ": "^"}
-
-
 # Where the labels of the points of a family are, from the point: elsewhere for each, for points of two may coincide.
 LABELS: list[tuple[tuple[int, int], str]] = [
     ((7, -3), "left"), ((-7, -3), "right"), ((7, 2), "left"), ((0, -13), "center"), ((6, -11), "left"),
@@ -252,7 +250,7 @@ def _thousands(ax: Axes, label: str = "training images seen (thousands)") -> Non
 def _titled(ax: Axes, name: str, ds: xr.Dataset) -> None:
     """Network, data set, and how many of its runs there are."""
     ran, sizes = ds["run"] != "", next(iter(store.parameters(ds)["sizes"].values()))
-    whole = "" if ran.all() else f", partial: {int(ran.sum())} of {ran.size} runs"
+    whole = "" if ran.all() else f"\npartial: {int(ran.sum())} of {ran.size} runs"
     images = store.parameters(ds)["train_images"]
     text = f"{name}: {'-'.join(map(str, sizes))}\n{ds.title.values[0]}, {images:,} images an epoch{whole}"
     ax.set_title(text, fontsize="small")

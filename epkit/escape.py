@@ -16,7 +16,7 @@ import xarray as xr
 from scipy import stats
 
 from . import store
-from .analysis import LEARNS, one_setting, t_interval
+from .analysis import LEARNS, geometric_interval, one_setting
 
 FLOAT64 = "-float64"  # ends the name of a control, whose twin is in float32
 
@@ -74,7 +74,6 @@ def escape_ratio(found: xr.Dataset, sigma: float, level: float = 0.95) -> xr.Dat
     """
     noisy, quiet = _with_and_without(found, sigma)
     ran = noisy.ran & quiet.ran
-    pooled = t_interval(xr.ufuncs.log((noisy.images / quiet.images).where(ran)), level=level)
     at, before = (each.images.fillna(np.inf) for each in (noisy, quiet))
     counts = {
         "pairs": ran,
@@ -82,11 +81,8 @@ def escape_ratio(found: xr.Dataset, sigma: float, level: float = 0.95) -> xr.Dat
         "sooner": ran & (at < before),
         "later": ran & (at > before),
     }
-    return xr.Dataset(
-        {name: np.exp(pooled[name]) for name in ("mean", "low", "high")}
-        | {"n": pooled.n}
-        | {name: each.sum("seed") for name, each in counts.items()}
-    )
+    ratio = geometric_interval((noisy.images / quiet.images).where(ran), level=level)
+    return ratio.assign({name: each.sum("seed") for name, each in counts.items()})
 
 
 def raised(ds: xr.Dataset, sigma: float, level: float = 0.95) -> xr.Dataset:
@@ -96,8 +92,7 @@ def raised(ds: xr.Dataset, sigma: float, level: float = 0.95) -> xr.Dataset:
     `sigma` or 0 was not run.
     """
     noisy, quiet = _with_and_without(one_setting(ds)[["response", "conductance"]].isel(epoch=-1, drop=True), sigma)
-    pooled = t_interval(xr.ufuncs.log((noisy / quiet).to_dataarray("quantity")), level=level)
-    return xr.Dataset({name: np.exp(pooled[name]) for name in ("mean", "low", "high")} | {"n": pooled.n})
+    return geometric_interval((noisy / quiet).to_dataarray("quantity"), level=level)
 
 
 def times(stores: Mapping[str, xr.Dataset]) -> pd.DataFrame:

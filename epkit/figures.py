@@ -17,7 +17,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from .analysis import final_error, sigma_step, t_interval, updates
+from .analysis import final_error, geometric_interval, sigma_step, updates
 from .canvas import (
     BAND,
     BARS,
@@ -110,18 +110,17 @@ def signal_to_noise(ds: xr.Dataset, limits: xr.Dataset) -> Figure:
     ds, limits = single(ds, "dataset", *READS), single(limits, "dataset", *READS)
     steps = updates(ds)
     ds = ds.sel(sigma=ds.sigma > 0)
-    ratio = np.log(ds.signal_to_noise.where(np.isfinite(ds.signal_to_noise) & (ds.signal_to_noise > 0)))
+    ratio = ds.signal_to_noise.where(np.isfinite(ds.signal_to_noise) & (ds.signal_to_noise > 0))
     figure, axes = wrapped(ds.sizes["learning_rate"])
     for ax, rate in zip(axes, ds.learning_rate.values, strict=True):
         words = limit_band(ax, limits.sel(learning_rate=rate), short=True)
         ax.set_title(f"{literally(ds.title.item())}, η = {rate:g}\n{words}", fontsize="small")
         for colour, layer in enumerate(ds.layer.values):
             for when, look in LOOKS.items():
-                found = t_interval(ratio.sel(learning_rate=rate, layer=layer).isel(epoch=when))
-                mean, low, high = (np.exp(found[part].values) for part in ("mean", "low", "high"))
+                found = geometric_interval(ratio.sel(learning_rate=rate, layer=layer).isel(epoch=when))
                 label = f"layer {layer}" if when == 0 else ""
-                ax.plot(ds.sigma, mean, color=f"C{colour}", label=label, **look)
-                ax.vlines(ds.sigma, low, high, color=f"C{colour}", lw=1)
+                ax.plot(ds.sigma, found["mean"], color=f"C{colour}", label=label, **look)
+                ax.vlines(ds.sigma, found.low, found.high, color=f"C{colour}", lw=1)
         ax.axhline(1 / np.sqrt(steps), color="0.3", lw=1, ls=":")
         sigma_axis(ax, ds.sigma.values)
         ax.set(yscale="log", ylabel="signal-to-noise ratio of a step")

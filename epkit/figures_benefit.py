@@ -99,19 +99,13 @@ def noise_or_tuning(ds: xr.Dataset, optima: xr.Dataset, tuned: xr.Dataset) -> Fi
     rates = ds.learning_rate.values
     figure, axes = blank(1, ds.sizes["dataset"], (3.9, 3.3), sharey=True)
     for ax, name in zip(axes[0], ds.dataset.values, strict=True):
-        of_set, best = optima.sel(dataset=name), tuned.sel(dataset=name)
-        for place, rate in enumerate(rates):
-            at = of_set.sel(learning_rate=rate)
-            _pair(ax, place, at.at_zero, at.at_star)
-        _pair(ax, len(rates) + 0.4, best.noiseless, best.noisy)
-        ax.axvline(len(rates) - 0.3, color="0.8", lw=0.8)
-        ax.set_xticks([*range(len(rates)), len(rates) + 0.4], [*(f"{rate:g}" for rate in rates), "tuned"])
-        ax.set_title(
-            f"{literally(ds.title.sel(dataset=name).item())}\ntuned: noise saves {_points(best)}", fontsize="small"
-        )
-        error_axis(ax, float(ds.chance.sel(dataset=name)))
-        ax.set_xlabel("learning rate η")
-        ax.label_outer()
+        of_set, best = ds.sel(dataset=name), tuned.sel(dataset=name)
+        at = optima.sel(dataset=name)
+        at_rates = {f"{rate:g}": (at.at_zero.sel(learning_rate=rate), at.at_star.sel(learning_rate=rate))
+                    for rate in rates}  # fmt: skip
+        _pairs(ax, of_set, at_rates | {"tuned": (best.noiseless, best.noisy)}, NOISY)
+        ax.axvline(len(rates) - 0.5, color="0.8", lw=0.8)
+        ax.set_title(f"{literally(of_set.title.item())}\ntuned: noise saves {_points(best)}", fontsize="small")
     _key(figure, {"σ = 0": NOISELESS, "σ*": NOISY}, "o")
     made = f"σ*, and the tuned η (and σ), chosen by the other seeds on the {choice_made_on(ds)}"
     return finish(figure, "Noise, or a better learning rate?", ds, made, f"{BARS}; lines join the runs of a seed")
@@ -122,17 +116,12 @@ def rounding(ds: xr.Dataset, checked: xr.Dataset) -> Figure:
     found = [single(final_error(each).sel(sigma=0, drop=True).to_dataset(name="error"), *READS).error
              for each in (ds, checked)]  # fmt: skip
     single_precision, double = xr.align(*found, join="inner")
-    rates = double.learning_rate.values
     figure, axes = blank(1, double.sizes["dataset"], (3.9, 3.3), sharey=True)
     for ax, name in zip(axes[0], double.dataset.values, strict=True):
-        for place, rate in enumerate(rates):
-            at = {"dataset": name, "learning_rate": rate}
-            _pair(ax, place, single_precision.sel(at), double.sel(at), DOUBLE)
-        ax.set_xticks(range(len(rates)), [f"{rate:g}" for rate in rates])
+        points = [{"dataset": name, "learning_rate": rate} for rate in double.learning_rate.values]
+        both = {f"{at['learning_rate']:g}": (single_precision.sel(at), double.sel(at)) for at in points}
+        _pairs(ax, ds.sel(dataset=name), both, DOUBLE)
         ax.set_title(literally(ds.title.sel(dataset=name).item()), fontsize="medium")
-        error_axis(ax, float(ds.chance.sel(dataset=name)))
-        ax.set_xlabel("learning rate η")
-        ax.label_outer()
     _key(figure, {"float32": NOISELESS, "float64": DOUBLE}, "o")
     same = "a seed has the same initial conductances and batches in both; lines join them"
     return finish(figure, "Does rounding keep noiseless networks from learning?", checked, "σ = 0", f"{BARS}; {same}")
@@ -145,16 +134,23 @@ def _key(figure: Figure, colours: dict[str, str], form: str, **look: Any) -> Non
     figure.legend(*figure.axes[0].get_legend_handles_labels(), fontsize="small", loc="outside right center")
 
 
-def _pair(ax: Axes, place: float, one: xr.DataArray, other: xr.DataArray, colour: str = NOISY) -> None:
-    """Two groups of seeds side by side, joined seed by seed, with their means; the first in the colour of no noise."""
-    both = np.stack([one.values, other.values])
-    x = place + np.array([-0.13, 0.13])
-    ax.plot(x, both, color="0.8", lw=0.7, zorder=0)
-    for at, values, color, side in zip(x, (one, other), (NOISELESS, colour), (-0.1, 0.1), strict=True):
-        found = mean_interval(values)
-        ax.plot(np.full(values.size, at), values, ".", color=color, **DOTS)
-        ax.plot(at + side, found["mean"], "o", color=color, ms=5)
-        ax.vlines(at + side, found.low, found.high, color=color, lw=1.6)
+def _pairs(ax: Axes, of_set: xr.Dataset, pairs: dict[str, tuple[xr.DataArray, xr.DataArray]], colour: str) -> None:
+    """At each learning rate two groups of seeds side by side, joined seed by seed, with their means.
+
+    The first of a pair is in the colour of no noise, the second in `colour`.
+    """
+    for place, pair in enumerate(pairs.values()):
+        x = place + np.array([-0.13, 0.13])
+        ax.plot(x, np.stack([values.values for values in pair]), color="0.8", lw=0.7, zorder=0)
+        for at, values, color, side in zip(x, pair, (NOISELESS, colour), (-0.1, 0.1), strict=True):
+            found = mean_interval(values)
+            ax.plot(np.full(values.size, at), values, ".", color=color, **DOTS)
+            ax.plot(at + side, found["mean"], "o", color=color, ms=5)
+            ax.vlines(at + side, found.low, found.high, color=color, lw=1.6)
+    ax.set_xticks(range(len(pairs)), list(pairs))
+    error_axis(ax, float(of_set.chance))
+    ax.set_xlabel("learning rate η")
+    ax.label_outer()
 
 
 def convergence(ds: xr.Dataset, optima: xr.Dataset, tuned: xr.Dataset) -> Figure:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import xarray as xr
 
 from . import claims, store
 from .escape import FLOAT64
 
-# What judges each claim of `params/claims.yaml`, and the figure that shows it.
+# What judges each claim of `params/claims.yaml`, and the figure that shows it: one for each kind of network where a
+# notebook has a store for each network, of which the claim is judged one by one.
 JUDGES: dict[str, tuple[Callable[[Any], pd.DataFrame], str]] = {
     "limit": (claims.claim_limit, "02_error_over_sigma"),
     "datasets": (claims.claim_datasets, "04_limit_ratios"),
@@ -20,7 +20,7 @@ JUDGES: dict[str, tuple[Callable[[Any], pd.DataFrame], str]] = {
     "benefit": (claims.claim_benefit, "07_error_map"),
     "beyond_tuning": (claims.claim_beyond_tuning, "07_noise_or_tuning"),
     "optimum": (claims.claim_optimum, "07_optimum_over_limit"),
-    "escape": (claims.claim_escape, "09_escape_times.1024x3"),
+    "escape": (claims.claim_escape, "09_escape_times"),
 }
 
 
@@ -32,12 +32,11 @@ def verdicts(profile: str) -> pd.DataFrame:
     tables = []
     for name, (judge, figure) in JUDGES.items():
         said = getattr(claims.fixed(), name)
-        stores = _stores(profile, said.notebook)
-        if stores:
-            whole = next(iter(stores.values())) if f"{said.notebook}.nc" in stores else _by_network(stores)
-            files = ", ".join(stores)
-            found = judge(whole).assign(paper=said.paper, notebook=said.notebook, figure=figure, store=files)
-            tables.append(found)
+        for path in _stores(profile, said.notebook):
+            ds, network = store.read(path), path.stem.removeprefix(said.notebook)[1:]
+            shown = f"{figure}.{network.partition('-')[0]}" if network else figure
+            judged = judge({network: ds} if network else ds)
+            tables.append(judged.assign(paper=said.paper, notebook=said.notebook, figure=shown, store=path.name))
     columns = [*claims.FIXED_COLUMNS, "paper", "notebook", "figure", "store"]
     return pd.concat([table for table in tables if len(table)] or [pd.DataFrame(columns=columns)], ignore_index=True)
 
@@ -69,18 +68,13 @@ def page(found: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def _stores(profile: str, notebook: str) -> dict[str, xr.Dataset]:
-    """A notebook's store, or where it has one for each network those that its claim is about, by file name."""
+def _stores(profile: str, notebook: str) -> list[Path]:
+    """A notebook's store, or where it has one for each network those that its claim is about."""
     folder = store.results(profile)
     whole = folder / f"{notebook}.nc"
-    paths = [whole] if whole.exists() else sorted(folder.glob(f"{notebook}.*.nc"))
-    return {path.name: store.read(path) for path in paths if _judged(path)}
+    return [whole] if whole.exists() else [path for path in sorted(folder.glob(f"{notebook}.*.nc")) if _judged(path)]
 
 
 def _judged(path: Path) -> bool:
     network = path.stem.partition(".")[2]
     return not network.startswith(("untrained", "check")) and not network.endswith((FLOAT64, "-long"))
-
-
-def _by_network(stores: Mapping[str, xr.Dataset]) -> dict[str, xr.Dataset]:
-    return {name.split(".", 1)[1].removesuffix(".nc"): ds for name, ds in stores.items()}

@@ -6,7 +6,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 from synthetic import store
 
-from epkit import analysis, canvas, claims, figures, figures_benefit, figures_scaling
+from epkit import analysis, benefit, canvas, claims, figures, figures_benefit, figures_scaling
 
 NAMES = ("mnist", "kmnist_t10k_split", "fashion_mnist")
 
@@ -17,7 +17,7 @@ def limits_of(ds):
 
 def benefits_of(ds):
     error, choice = analysis.final_error(ds), analysis.choice_error(ds)
-    return analysis.optimum(error, choice), analysis.beyond_tuning(error, choice)
+    return benefit.optimum(error, choice), benefit.beyond_tuning(error, choice)
 
 
 def drawn(name):
@@ -44,7 +44,7 @@ def drawn(name):
         "rounding": lambda: figures_benefit.rounding(sets, sets.isel(learning_rate=[-1]).sel(sigma=[0.0])),
         "final_accuracies": lambda: figures_benefit.final_accuracies(sets),
         "optimum_over_limit": lambda: figures_benefit.optimum_over_limit(
-            sets, analysis.star_over_limit(choice, limits_of(sets).limit), (0.1, 1.0)
+            sets, benefit.star_over_limit(choice, limits_of(sets).limit), (0.1, 1.0)
         ),
         "limit_ratios": lambda: figures.limit_ratios(sets, limits_of(sets), claims.claim_datasets(sets)),
     }[name]()
@@ -115,7 +115,7 @@ def test_what_a_store_lacks_is_left_out_or_said():
     assert len(figures.conductances(without).axes) == 2  # the means alone
     assert figures_benefit.choice_made_on(store(looks=True)) == "validation images"
     never = store(rates=(0.02, 0.1), limit=1.0)
-    ratios = analysis.star_over_limit(analysis.choice_error(never), limits_of(never).limit)
+    ratios = benefit.star_over_limit(analysis.choice_error(never), limits_of(never).limit)
     figures_benefit.optimum_over_limit(never, ratios, (0.1, 1.0)).canvas.draw()
 
 
