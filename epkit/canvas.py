@@ -204,8 +204,8 @@ def limit_band(ax: Axes, limits: xr.Dataset, short: bool = False) -> str:
         ax.axvspan(low, high, color="0.85", lw=0, zorder=-1)
     if short:
         return f"σ$_c$ = {scientific(mean)} V, {n}/{runs} seeds"
-    interval = "no interval" if np.isnan(low) else f"[{scientific(low)}, {scientific(high)}]"
-    return f"σ$_c$ = {scientific(mean)} {interval} V, {n}/{runs} seeds"
+    interval = "V, no interval" if np.isnan(low) else f"[{scientific(low)}, {scientific(high)}] V"
+    return f"σ$_c$ = {scientific(mean)} {interval}, {n}/{runs} seeds"
 
 
 def error_axis(ax: Axes, chance: float, label: str = "test error (%)") -> None:

@@ -235,7 +235,7 @@ def sample_images(images: Mapping[str, Sequence | np.ndarray] | xr.DataArray) ->
             ax.set_axis_off()
         for ax, image in zip(row, each, strict=False):
             ax.imshow(image, cmap="gray_r", interpolation="nearest")
-        # outside the layout, or a long title widens the first column
-        title = row[0].set_title(f"{literally(name)}, {height} × {width} pixels", fontsize="medium", loc="left")
-        title.set_in_layout(False)
+        title = f"{literally(name)}, {height} × {width} pixels"
+        # not the panel's title, which would widen the first column
+        row[0].text(0, 1.08, title, fontsize="medium", transform=row[0].transAxes).set_in_layout(False)
     return figure
