@@ -32,7 +32,7 @@ from .analysis import (
     updates,
 )
 from .benefit import beyond_tuning, optimum, star_over_limit
-from .escape import escape, escape_ratio
+from .escape import escape, escape_ratio, images_seen
 from .inputs import parameter_file
 from .parameters import (
     BenefitClaim,
@@ -378,3 +378,20 @@ def claim_escape(stores: Mapping[str, xr.Dataset], said: EscapeClaim | None = No
         judged = verdict(*share[1:], inside=(0.5, math.inf))
         rows.append(["noise shortens the plateau", text, *share, sooner + later, judged])
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def also_judged(stores: Mapping[str, xr.Dataset]) -> pd.DataFrame:
+    """Claims 1, 2, 4 and 5, by the measures and thresholds that were fixed for other networks: a hint, no verdict.
+
+    `stores`, by name: a network on several data sets. Those that have seen equally many images are compared, at their
+    last records. `setting` is "not fixed".
+    """
+    alike: dict[int, list[xr.Dataset]] = {}
+    for ds in stores.values():
+        alike.setdefault(int(images_seen(ds)[-1]), []).append(ds.isel(epoch=[-1]))
+    tables = [pd.DataFrame(columns=FIXED_COLUMNS)]
+    for last in alike.values():  # one may count as eight epochs what is one to the others
+        last = [ds.assign_coords(epoch=last[0].epoch) for ds in last]
+        together = xr.concat(last, "dataset", join="outer", combine_attrs="override")
+        tables += [judge(together) for judge in (claim_limit, claim_datasets, claim_benefit, claim_optimum)]
+    return pd.concat(tables[1:] or tables, ignore_index=True).assign(setting="not fixed")

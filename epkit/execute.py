@@ -28,7 +28,7 @@ from . import claims, cluster, files, store
 from .experiments import holding
 from .inputs import ParameterError, Parser, hint, parameter_file, parameters_cell, short
 from .parameters import Checked, Comparison, Mechanism, Oracles, Published, Sweep, validated
-from .verdicts import page, primary, verdicts
+from .verdicts import beside, page, primary, verdicts
 
 # What epkit refuses in words; raised in a notebook, it needs no traceback of the kernel's.
 REFUSALS = ParameterError, store.StoreError, files.DataUnavailable, cluster.ClusterError
@@ -37,6 +37,10 @@ Experiment = Sweep | Mechanism | Oracles
 DRAWN_AT_ONCE = 4  # notebooks at most, where none has anything to compute
 KERNEL_ANSWERS = 120  # seconds at most
 SUMMARY = "05"  # the notebook that computes nothing, and sums up all others' stores
+BESIDE = (
+    "The same measures and thresholds on networks of the paper's own size, after their first epoch. They were fixed for\n"
+    "smaller networks, not for these, so these rows are a hint:"
+)
 SHOWN = "study"  # the profile whose verdicts README shows
 COMMITTED = ("quick", "study", "paper")  # profiles whose stores are
 NOTEBOOKS, PARAMS = store.CHECKOUT / "notebooks", store.CHECKOUT / "params"
@@ -277,7 +281,8 @@ def manifest() -> str:
 
 def results_table(profile: str) -> str:
     """Markdown for README: notebook 05's page of verdicts, and what made the stores that they come from."""
-    lines = _markdown(page(verdicts(profile)))
+    also = page(beside(profile)).drop(columns=["the paper", "beside it"])
+    lines = [*_markdown(page(verdicts(profile))), "", BESIDE, "", *_markdown(also)]
     made = []
     for name in planned(profile):
         stores = {path: store.read(path) for path in sorted(store.results(profile).glob(f"{name}*.nc"))}

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import xarray as xr
 
 from . import claims, store
 from .escape import FLOAT64
@@ -22,6 +23,7 @@ JUDGES: dict[str, tuple[Callable[[Any], pd.DataFrame], str]] = {
     "optimum": (claims.claim_optimum, "07_optimum_over_limit"),
     "escape": (claims.claim_escape, "09_escape_times"),
 }
+COLUMNS = [*claims.FIXED_COLUMNS, "paper", "notebook", "figure", "store"]
 
 
 def verdicts(profile: str) -> pd.DataFrame:
@@ -37,8 +39,28 @@ def verdicts(profile: str) -> pd.DataFrame:
             shown = f"{figure}.{network.partition('-')[0]}" if network else figure
             judged = judge({network: ds} if network else ds)
             tables.append(judged.assign(paper=said.paper, notebook=said.notebook, figure=shown, store=path.name))
-    columns = [*claims.FIXED_COLUMNS, "paper", "notebook", "figure", "store"]
-    return pd.concat([table for table in tables if len(table)] or [pd.DataFrame(columns=columns)], ignore_index=True)
+    return pd.concat([table for table in tables if len(table)] or [pd.DataFrame(columns=COLUMNS)], ignore_index=True)
+
+
+def beside(profile: str) -> pd.DataFrame:
+    """What the other claims' measures and thresholds say of the networks of notebook 09: columns as of `verdicts`.
+
+    They were fixed for smaller networks, so these rows stand apart.
+    """
+    notebook = claims.fixed().escape.notebook
+    kinds: dict[str, dict[str, xr.Dataset]] = {}
+    for path in _stores(profile, notebook):
+        network = path.stem.removeprefix(notebook)[1:]
+        kinds.setdefault(network.partition("-")[0], {})[network] = store.read(path)
+    tables = [
+        claims.also_judged(stores).assign(
+            measure=lambda found, kind=kind: f"{kind}: " + found.measure,
+            paper="", notebook=notebook, figure="09_errors_over_sigma",
+            store=f"{notebook}.{kind}-*.nc",
+        )
+        for kind, stores in kinds.items()
+    ]  # fmt: skip
+    return pd.concat(tables or [pd.DataFrame(columns=COLUMNS)], ignore_index=True)
 
 
 def primary(rows: pd.DataFrame) -> tuple[pd.DataFrame, str]:

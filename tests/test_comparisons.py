@@ -1,5 +1,7 @@
 """Several sweeps beside one another: one untrained pass, escape times, and their figures."""
 
+import json
+
 import numpy as np
 import pytest
 import synthetic
@@ -127,6 +129,26 @@ def test_pairs_and_the_claim():
     assert claims.claim_escape({"net": records(slow, slow, LOW, LOW).sel(sigma=[0.0])}).empty
     later = claims.claim_escape({"net": records(LOW, LOW, slow, slow)})
     assert later.verdict[0] == "contradicted"
+
+
+def test_networks_that_saw_equally_many_images_are_judged_together():
+    one, other = synthetic.plateau(seeds=4), synthetic.plateau(seeds=4, rng=1)
+    facts = store.parameters(other) | {"train_images": 7500, "epochs": 8}
+    other = other.assign_coords(epoch=other.epoch * 8, dataset=["kmnist_t10k_split"]).assign(title=("dataset", ["K"]))
+    other = other.assign_attrs(parameters=json.dumps(facts))
+    table = claims.also_judged({"net-one": one, "net-other": other})
+    assert table.claim.value_counts().to_dict() == {
+        "a critical limit exists": 2, "the limit is the same on all data sets": 2,
+        "a finite uncertainty helps": 2, "the optimum lies close to the limit": 2,
+    }  # fmt: skip
+    assert table.measure.str.contains("15,000 steps").all()
+    assert (table.setting == "not fixed").all()
+    alone = claims.also_judged({"net-one": one}).query("claim == 'a finite uncertainty helps'")
+    together = table[table.measure == alone.measure.item()]
+    assert together.value.item() == alone.value.item() > 0
+    apart = claims.also_judged({"net-one": one, "net-longer": one.assign_coords(epoch=one.epoch * 2)})
+    assert (apart.measure == "nothing to compare: one data set").sum() == 2
+    assert claims.also_judged({}).empty
 
 
 def drawn(name):
