@@ -322,13 +322,14 @@ def escape_times(stores: Stores) -> Figure:
             below.step([0, *seen / 1000, 1.03 * end], [0.012 * number, *curve, curve[-1]], where="post",
                        color=colour(sigma), lw=1.6)  # fmt: skip
         sigma_axis(above, one.sigma.values)
-        above.set(ylabel="images until the error\nstays below 0.9 of chance (thousands)", ylim=(0, None))
+        above.set_ylabel("images until the error\nstays below 0.9 of chance (thousands)")
         below.set(ylabel="seeds that have escaped (%)", ylim=(-0.03, 1.12))
         below.yaxis.set_major_formatter(PERCENT)
         _thousands(below)
         _titled(above, name, ds)
         for ax in (above, below):
             _left_only(ax)
+    axes[0, 0].set_ylim(0, None)  # at the end, for it holds what is drawn later to the limits of then
     figure.legend(handles=_sigma_lines(stores.values(), colour), fontsize="small", loc="outside right center")
     note = (
         "dots: seeds; open triangles: seeds that did not escape in the whole record (censored); bars: median",

@@ -193,6 +193,15 @@ def test_figure_can_be_read_alone(name):
         assert expected in said, expected
 
 
+def test_all_escape_times_are_in_view():
+    soon, late = synthetic.plateau(), synthetic.plateau(rng=1)
+    soon["test_error"] = xr.full_like(soon.test_error, 0.1)
+    panels = comparisons.escape_times({"1024x2-soon": soon, "1024x2-late": late}).axes[:2]
+    drawn = [y for ax in panels for line in ax.lines for y in line.get_ydata() if line.get_marker() in ("o", "^")]
+    assert max(drawn) == 60
+    assert all(ax.get_ylim()[0] == 0 and ax.get_ylim()[1] > 60 for ax in panels)
+
+
 def test_without_a_twin_there_is_no_figure_of_precision():
     assert comparisons.precision({"1024x3-mnist": synthetic.plateau()}) is None
 
