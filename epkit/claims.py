@@ -384,7 +384,7 @@ def also_judged(stores: Mapping[str, xr.Dataset]) -> pd.DataFrame:
     """Claims 1, 2, 4 and 5, by the measures and thresholds that were fixed for other networks: a hint, no verdict.
 
     `stores`, by name: a network on several data sets. Those that have seen equally many images are compared, at their
-    last records. `setting` is "not fixed".
+    last records; with a single sigma > 0 only the benefit is judged. `setting` is "not fixed".
     """
     alike: dict[int, list[xr.Dataset]] = {}
     for ds in stores.values():
@@ -393,5 +393,7 @@ def also_judged(stores: Mapping[str, xr.Dataset]) -> pd.DataFrame:
     for last in alike.values():  # one may count as eight epochs what is one to the others
         last = [ds.assign_coords(epoch=last[0].epoch) for ds in last]
         together = xr.concat(last, "dataset", join="outer", combine_attrs="override")
-        tables += [judge(together) for judge in (claim_limit, claim_datasets, claim_benefit, claim_optimum)]
+        swept = (together.sigma > 0).sum() > 1
+        judges = (claim_limit, claim_datasets, claim_benefit, claim_optimum) if swept else (claim_benefit,)
+        tables += [judge(together) for judge in judges]
     return pd.concat(tables[1:] or tables, ignore_index=True).assign(setting="not fixed")

@@ -16,9 +16,10 @@ import xarray as xr
 from scipy import stats
 
 from . import store
-from .analysis import LEARNS, geometric_interval, one_setting
+from .analysis import LEARNS, geometric_interval, one_setting, t_interval
 
 FLOAT64 = "-float64"  # ends the name of a control, whose twin is in float32
+LONGER = "-long"  # ends the name of a network that is trained on beyond its first epoch, at fewer sigmas
 
 
 def images_seen(ds: xr.Dataset) -> xr.DataArray:
@@ -93,6 +94,15 @@ def raised(ds: xr.Dataset, sigma: float, level: float = 0.95) -> xr.Dataset:
     """
     noisy, quiet = _with_and_without(one_setting(ds)[["response", "conductance"]].isel(epoch=-1, drop=True), sigma)
     return geometric_interval((noisy / quiet).to_dataarray("quantity"), level=level)
+
+
+def gained(ds: xr.Dataset, sigma: float, level: float = 0.95) -> xr.Dataset:
+    """By how much `sigma` has lowered the test error at each record: (mean, low, high, n) over epoch.
+
+    Paired over seeds, t interval. Raises KeyError if `sigma` or 0 was not run.
+    """
+    noisy, quiet = _with_and_without(one_setting(ds)[["test_error"]], sigma)
+    return t_interval((quiet - noisy).test_error, level=level)
 
 
 def times(stores: Mapping[str, xr.Dataset]) -> pd.DataFrame:

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import xarray as xr
 
 from . import claims, store
-from .escape import FLOAT64
+from .escape import FLOAT64, LONGER
 
 # What judges each claim of `params/claims.yaml`, and the figure that shows it: one for each kind of network where a
 # notebook has a store for each network, of which the claim is judged one by one.
@@ -48,18 +47,19 @@ def beside(profile: str) -> pd.DataFrame:
     They were fixed for smaller networks, so these rows stand apart.
     """
     notebook = claims.fixed().escape.notebook
-    kinds: dict[str, dict[str, xr.Dataset]] = {}
-    for path in _stores(profile, notebook):
-        network = path.stem.removeprefix(notebook)[1:]
-        kinds.setdefault(network.partition("-")[0], {})[network] = store.read(path)
-    tables = [
-        claims.also_judged(stores).assign(
-            measure=lambda found, kind=kind: f"{kind}: " + found.measure,
-            paper="", notebook=notebook, figure="09_errors_over_sigma",
-            store=f"{notebook}.{kind}-*.nc",
-        )
-        for kind, stores in kinds.items()
-    ]  # fmt: skip
+    stores = _stores(profile, notebook, controls=(FLOAT64,))
+    networks = {path.stem.removeprefix(notebook)[1:]: store.read(path) for path in stores}
+    tables = []
+    for kind, longer in sorted({(name.partition("-")[0], name.endswith(LONGER)) for name in networks}):
+        alike = {
+            name: ds
+            for name, ds in networks.items()
+            if name.partition("-")[0] == kind and name.endswith(LONGER) == longer
+        }
+        judged = claims.also_judged(alike)
+        judged = judged.assign(measure=f"{kind}: " + judged.measure, paper="", notebook=notebook)
+        figure = "09_longer" if longer else "09_errors_over_sigma"
+        tables.append(judged.assign(figure=figure, store=f"{notebook}.{kind}-*{LONGER * longer}.nc"))
     return pd.concat(tables or [pd.DataFrame(columns=COLUMNS)], ignore_index=True)
 
 
@@ -90,13 +90,14 @@ def page(found: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def _stores(profile: str, notebook: str) -> list[Path]:
-    """A notebook's store, or where it has one for each network those that its claim is about."""
+def _stores(profile: str, notebook: str, controls: tuple[str, ...] = (FLOAT64, LONGER)) -> list[Path]:
+    """A notebook's store, or where it has one for each network those that its claim is about: not its `controls`."""
     folder = store.results(profile)
     whole = folder / f"{notebook}.nc"
-    return [whole] if whole.exists() else [path for path in sorted(folder.glob(f"{notebook}.*.nc")) if _judged(path)]
-
-
-def _judged(path: Path) -> bool:
-    network = path.stem.partition(".")[2]
-    return not network.startswith(("untrained", "check")) and not network.endswith((FLOAT64, "-long"))
+    every = {path: path.name.removeprefix(f"{notebook}.") for path in sorted(folder.glob(f"{notebook}.*.nc"))}
+    judged = [
+        path
+        for path, name in every.items()
+        if not name.startswith(("untrained", "check")) and not name.removesuffix(".nc").endswith(controls)
+    ]
+    return [whole] if whole.exists() else judged

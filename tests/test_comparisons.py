@@ -149,6 +149,16 @@ def test_networks_that_saw_equally_many_images_are_judged_together():
     apart = claims.also_judged({"net-one": one, "net-longer": one.assign_coords(epoch=one.epoch * 2)})
     assert (apart.measure == "nothing to compare: one data set").sum() == 2
     assert claims.also_judged({}).empty
+    two = claims.also_judged({"net-long": one.sel(sigma=[0.0, 5e-5])})
+    assert two.claim.tolist() == ["a finite uncertainty helps"]
+
+
+def test_what_noise_has_gained_is_told_at_each_record():
+    found = escape.gained(records([0.9, 0.5, 0.2, 0.1], [0.9, 0.7, 0.4, 0.1], LOW, LOW), 5e-5)
+    low = np.array(LOW)
+    np.testing.assert_allclose(found["mean"], [0.9, 0.6, 0.3, 0.1] - low)
+    assert (found.n == 2).all()
+    assert float(found.high.isel(epoch=-1) - found.low.isel(epoch=-1)) == pytest.approx(0, abs=1e-12)
 
 
 def drawn(name):
