@@ -97,12 +97,13 @@ def raised(ds: xr.Dataset, sigma: float, level: float = 0.95) -> xr.Dataset:
 
 
 def gained(ds: xr.Dataset, sigma: float, level: float = 0.95) -> xr.Dataset:
-    """By how much `sigma` has lowered the test error at each record: (mean, low, high, n) over epoch.
+    """By how much `sigma` has lowered the test error at each record: (mean, low, high, n) over `images` seen.
 
     Paired over seeds, t interval. Raises KeyError if `sigma` or 0 was not run.
     """
     noisy, quiet = _with_and_without(one_setting(ds)[["test_error"]], sigma)
-    return t_interval((quiet - noisy).test_error, level=level)
+    saved = (quiet - noisy).test_error.assign_coords(epoch=images_seen(ds)).rename(epoch="images")
+    return t_interval(saved, level=level)
 
 
 def times(stores: Mapping[str, xr.Dataset]) -> pd.DataFrame:

@@ -157,8 +157,9 @@ def test_what_noise_has_gained_is_told_at_each_record():
     found = escape.gained(records([0.9, 0.5, 0.2, 0.1], [0.9, 0.7, 0.4, 0.1], LOW, LOW), 5e-5)
     low = np.array(LOW)
     np.testing.assert_allclose(found["mean"], [0.9, 0.6, 0.3, 0.1] - low)
+    assert found.images.values.tolist() == [25, 50, 75, 100]
     assert (found.n == 2).all()
-    assert float(found.high.isel(epoch=-1) - found.low.isel(epoch=-1)) == pytest.approx(0, abs=1e-12)
+    assert float(found.high[-1] - found.low[-1]) == pytest.approx(0, abs=1e-12)
 
 
 def drawn(name):
