@@ -197,29 +197,33 @@ def _ratios(ax: Axes, rows: pd.DataFrame, factor: float) -> None:
 
 
 def verdict_counts(found: pd.DataFrame) -> Figure:
-    """Of each claim (rows of `verdicts.verdicts`) how many settings support it, leave it open or contradict it.
+    """Of each claim how many settings support it, leave it open or contradict it: a panel a kind of setting.
 
-    A ring marks the verdict at the primary setting, the last of several.
+    `found`: rows of `verdicts.verdicts`, and of `verdicts.beside`, whose settings are networks.
     """
     kinds = {"supported": "C2", "undecided": "0.75", "contradicted": "C1"}
-    names = found.claim.drop_duplicates().tolist()
-    counts = pd.crosstab(found.claim, found.verdict).reindex(index=names, columns=list(kinds), fill_value=0)
-    figure, axes = blank(1, 1, (7.0, 0.5 * len(names) + 0.6))
-    ax, left = axes[0, 0], np.zeros(len(names))
-    for kind, color in kinds.items():
-        number = counts[kind].to_numpy()
-        bars = ax.barh(names, number, left=left, color=color, label=kind)
-        ax.bar_label(bars, [str(n) if n else "" for n in number], label_type="center")
-        for row, name in enumerate(names):
-            primary = found[(found.claim == name) & (found.setting != "secondary")]
-            if len(primary) and primary.verdict.iloc[-1] == kind:
-                ax.plot(left[row] + number[row] - 0.25, row, "o", mfc="none", mec="black", ms=9)
-        left += number
-    ax.invert_yaxis()
-    ax.set_xlabel("settings (data set, learning rate, averaging)")
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    figure.legend(loc="outside upper center", ncols=3)
-    figure.supxlabel("ring: verdict at the primary setting, fixed before the data", fontsize="small", color="0.35")
+    names, setting = found.claim.drop_duplicates().tolist(), found.setting.fillna("primary")
+    titles = {"primary": "primary settings", "secondary": "other settings"}
+    titles |= {name: name for name in sorted(set(setting) - set(titles))}
+    figure, axes = blank(1, len(titles), (1.9, 0.45 * len(names) + 0.4), sharey=True, sharex=True)
+    for ax, (where, title) in zip(axes[0], titles.items(), strict=True):
+        there = found[setting == where]
+        counts = pd.crosstab(there.claim, there.verdict).reindex(index=names, columns=list(kinds), fill_value=0)
+        left = np.zeros(len(names))
+        for kind, color in kinds.items():
+            bars = ax.barh(names, counts[kind], left=left, color=color, label=kind)
+            ax.bar_label(bars, [str(n) if n else "" for n in counts[kind]], label_type="center", fontsize="small")
+            left += counts[kind].to_numpy()
+        ax.set_title(title, fontsize="medium")
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes[0, 0].invert_yaxis()
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
+    note = (
+        "number of settings: data sets, learning rates, ways of averaging; one may be judged in two ways",
+        "primary and other settings, and their thresholds, were fixed before the data",
+        *["networks of the paper's size after 60,000 images, -long: 600,000; the same thresholds"] * (len(titles) > 2),
+    )
+    figure.supxlabel("\n".join(note), fontsize="small", color="0.35", linespacing=1.4)
     return figure
 
 

@@ -57,9 +57,10 @@ def beside(profile: str) -> pd.DataFrame:
             if name.partition("-")[0] == kind and name.endswith(LONGER) == longer
         }
         judged = claims.also_judged(alike)
-        judged = judged.assign(measure=f"{kind}: " + judged.measure, paper="", notebook=notebook)
+        judged = judged.assign(measure=f"{kind}: " + judged.measure, setting=kind + LONGER * longer)
         figure = "09_longer" if longer else "09_errors_over_sigma"
-        tables.append(judged.assign(figure=figure, store=f"{notebook}.{kind}-*{LONGER * longer}.nc"))
+        store_names = f"{notebook}.{kind}-*{LONGER * longer}.nc"
+        tables.append(judged.assign(paper="", notebook=notebook, figure=figure, store=store_names))
     return pd.concat(tables or [pd.DataFrame(columns=COLUMNS)], ignore_index=True)
 
 

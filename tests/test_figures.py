@@ -1,6 +1,7 @@
 """Figures that can be read alone, and files that are the same to the byte."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 from matplotlib.figure import Figure
@@ -132,6 +133,20 @@ def test_saving_twice_gives_the_same_bytes(tmp_path):
     for a, b in zip(first, second, strict=True):
         assert a.read_bytes() == b.read_bytes()
     assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["figure.png", "figure.svg"]
+
+
+def test_verdicts_are_counted_apart_by_kind_of_setting():
+    rows = [
+        ("helps", "supported", "primary"), ("helps", "undecided", "secondary"), ("helps", "undecided", "secondary"),
+        ("shortens", "contradicted", np.nan), ("helps", "supported", "1024x3"),
+    ]  # fmt: skip
+    figure = figures.verdict_counts(pd.DataFrame(rows, columns=["claim", "verdict", "setting"]))
+    counted = {ax.get_title(): [text.get_text() for text in ax.texts] for ax in figure.axes}
+    assert counted == {  # of each verdict the claims in order
+        "primary settings": ["1", "", "", "", "", "1"], "other settings": ["", "", "2", "", "", ""],
+        "1024x3": ["1", "", "", "", "", ""],
+    }  # fmt: skip
+    assert "600,000" in words(figure)
 
 
 def test_sample_images_of_two_sizes():
