@@ -9,7 +9,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from epkit.canvas import blank, plain_ticks
+from epkit.canvas import blank, captioned, plain_ticks
 
 MARKS = "<!-- speed: written by `make bench` -->", "<!-- end of speed -->"
 ENGINES = {"native": "epkit", "compiled": "torch.compile", "eager": "eager torch", "plain": "plain PyTorch"}
@@ -87,14 +87,12 @@ def figure(ds: xr.Dataset) -> Figure:
     }
     for ax, axis in zip([axes[0, 2], *axes[1]], titles, strict=True):
         _scaling(ax, ds.sel(axis=axis), *titles[axis])
-    figure.suptitle("Speed of epkit.train with read-out noise", fontsize="large")
     notes = (
         f"{ds.attrs['machine']}; medians of {ds.sizes['turn']} turns; dots: single turns. Products: the machine's own "
         "matrix products of a step at their shapes, all numbers counted\n(more than 100 %: the engine leaves out exact "
         "zeros). Memory: each conductance read and written once a step. Dashed: cost in proportion, from the largest."
     )
-    figure.supxlabel(notes, fontsize="small", color="0.35", linespacing=1.4)
-    return figure
+    return captioned(figure, "Speed of epkit.train with read-out noise", notes)
 
 
 def _count(number: float) -> str:

@@ -260,15 +260,13 @@ def figure(ds: xr.Dataset) -> Figure:
     canvas.plain_ticks(lost.yaxis, [t for k in range(-1, 5) for t in (10.0**k, 3 * 10.0**k) if low <= t <= high])
     lost.legend(title="workers lost", fontsize="small", loc="upper left")
     lost.set_title("jobs on workers that may be lost", fontsize="medium")
-    drawn.suptitle(f"{span.sizes['members']} ways to split the study of 784-1024³-10 into jobs", fontsize="large")
     study = store.parameters(ds)["study"]
     note = (
         f"{study['sigmas']} σ × {study['seeds']} seeds × {study['data_sets']} data sets, {study['epochs']} epochs of "
         f"{study['train_images']:,} images. Times measured on: {ds.attrs['machine']}; a worker is such a machine.\n"
         "Each free worker takes the longest waiting job. Dashed: the least computing, divided by the workers."
     )
-    drawn.supxlabel(note, fontsize="small", color="0.35", linespacing=1.4)
-    return drawn
+    return canvas.captioned(drawn, f"{span.sizes['members']} ways to split the study of 784-1024³-10 into jobs", note)
 
 
 def _time(hours: float) -> str:

@@ -96,9 +96,15 @@ def wrapped(panels: int, size: tuple[float, float] = (3.7, 2.7)) -> tuple[Figure
     return figure, [*axes[0, :first], *axes[1:].flat]
 
 
+def captioned(figure: Figure, title: str, *lines: str) -> Figure:
+    """Title above; below, in small type, how to read the figure."""
+    figure.suptitle(title, fontsize="large")
+    figure.supxlabel("\n".join(lines), fontsize="small", color="0.35", linespacing=1.4)
+    return figure
+
+
 def finish(figure: Figure, title: str, ds: xr.Dataset, *notes: str, trained: bool = True) -> Figure:
     """Title above; below, in small type, what network was trained, and how, and how to read the figure."""
-    figure.suptitle(literally(title), fontsize="large")
     given = json.loads(ds.attrs.get("parameters", "{}"))
     sizes = sorted({"-".join(map(str, n)) for n in given.get("sizes", {}).values()})
     facts = [literally("network " + " and ".join(sizes))]
@@ -111,9 +117,7 @@ def finish(figure: Figure, title: str, ds: xr.Dataset, *notes: str, trained: boo
             f"tested on {given['test_images']:,} images" if "test_images" in given else "",
             f"n = {ds.sizes.get('seed', 1)} seed{'s' * (ds.sizes.get('seed', 1) > 1)}",
         ]
-    lines = [", ".join(filter(None, facts)), *notes]
-    figure.supxlabel("\n".join(lines), fontsize="small", color="0.35", linespacing=1.4)
-    return figure
+    return captioned(figure, literally(title), ", ".join(filter(None, facts)), *notes)
 
 
 def single(ds: xr.Dataset, *dims: str) -> xr.Dataset:

@@ -22,7 +22,7 @@ from matplotlib.ticker import NullFormatter, NullLocator
 
 from . import store
 from .analysis import critical_limit, final_error, one_setting
-from .canvas import DOTS, PERCENT, blank, error_axis, place_of_zero, plain_ticks, seeds_and_mean, sigma_axis
+from .canvas import DOTS, PERCENT, blank, captioned, error_axis, place_of_zero, plain_ticks, seeds_and_mean, sigma_axis
 from .escape import FLOAT64, escape, images_seen, median_escape, share_escaped
 
 Stores = Mapping[str, xr.Dataset]
@@ -66,7 +66,6 @@ def _shared(stores: Stores) -> str:
 
 def _close(figure: Figure, title: str, stores: Stores, *notes: str) -> Figure:
     """Title above; below, in small type, what all sweeps have in common, and how to read the figure."""
-    figure.suptitle(title, fontsize="large")
     every = [store.parameters(ds) for ds in stores.values()]
     titles = list(dict.fromkeys(str(name) for ds in stores.values() for name in ds.title.values))
     rates = {rate for ds in stores.values() for rate in ds.learning_rate.values.tolist()}
@@ -79,9 +78,7 @@ def _close(figure: Figure, title: str, stores: Stores, *notes: str) -> Figure:
         f"n = {_some(_seeds_run(ds) for ds in stores.values())} seeds",
     ]
     wide = int(15 * figure.get_figwidth())  # letters
-    lines = [textwrap.fill(line, wide) for line in (", ".join(facts), *notes)]
-    figure.supxlabel("\n".join(lines), fontsize="small", color="0.35", linespacing=1.4)
-    return figure
+    return captioned(figure, title, *(textwrap.fill(line, wide) for line in (", ".join(facts), *notes)))
 
 
 def _seeds_run(ds: xr.Dataset) -> int:

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 
-from .canvas import blank, finish, literally, plain_ticks
+from .canvas import blank, captioned, finish, literally, plain_ticks
 
 PHASES = {"free": "free phase", "nudged +": "nudged phase, +β", "nudged -": "nudged phase, −β"}
 
@@ -147,12 +147,9 @@ def published(stores: Mapping[str, xr.Dataset], error: Mapping[str, float], epoc
     first = next(iter(stores.values()))
     given = json.loads(first.attrs["parameters"])
     title = literally(first.title.values[0])
-    note = f"{title}, {given['train_images']:,} images an epoch, batch {given['batch_size']}, σ = 0"
-    figure.suptitle("Published networks trained again", fontsize="large")
-    figure.supxlabel(
-        f"{note}, tested on {given['test_images']:,} images; each line a seed", fontsize="small", color="0.35"
-    )
-    return figure
+    trained = f"{title}, {given['train_images']:,} images an epoch, batch {given['batch_size']}, σ = 0"
+    note = f"{trained}, tested on {given['test_images']:,} images; each line a seed"
+    return captioned(figure, "Published networks trained again", note)
 
 
 def stopping_early(ds: xr.Dataset) -> Figure:

@@ -102,7 +102,7 @@ def gained(ds: xr.Dataset, sigma: float, level: float = 0.95) -> xr.Dataset:
     Paired over seeds, t interval. Raises KeyError if `sigma` or 0 was not run.
     """
     noisy, quiet = _with_and_without(one_setting(ds)[["test_error"]], sigma)
-    saved = (quiet - noisy).test_error.assign_coords(epoch=images_seen(ds)).rename(epoch="images")
+    saved = (quiet - noisy).test_error.assign_coords(epoch=images_seen(ds).astype(int)).rename(epoch="images")
     return t_interval(saved, level=level)
 
 

@@ -38,8 +38,8 @@ DRAWN_AT_ONCE = 4  # notebooks at most, where none has anything to compute
 KERNEL_ANSWERS = 120  # seconds at most
 SUMMARY = "05"  # the notebook that computes nothing, and sums up all others' stores
 BESIDE = (
-    "The same measures and thresholds on networks of the paper's own size, after 60,000 images (15,000 steps, an\n"
-    "epoch of MNIST) and, where it has been computed, ten times as many. They were fixed for smaller networks: a hint."
+    "The same measures and thresholds on networks of the paper's own size (notebook 09), after the steps that each\n"
+    "row names. They were fixed for smaller networks, so these rows are a hint."
 )
 SHOWN = "study"  # the profile whose verdicts README shows
 COMMITTED = ("quick", "study", "paper")  # profiles whose stores are

@@ -26,6 +26,7 @@ from .canvas import (
     READS,
     blank,
     by_dataset,
+    captioned,
     error_axis,
     finish,
     limit_band,
@@ -204,7 +205,7 @@ def verdict_counts(found: pd.DataFrame) -> Figure:
     kinds = {"supported": "C2", "undecided": "0.75", "contradicted": "C1"}
     names, setting = found.claim.drop_duplicates().tolist(), found.setting.fillna("primary")
     titles = {"primary": "primary settings", "secondary": "other settings"}
-    titles |= {name: name for name in sorted(set(setting) - set(titles))}
+    titles |= {where: where.replace(", ", "\n", 1) for where in setting if where not in titles}
     figure, axes = blank(1, len(titles), (1.9, 0.45 * len(names) + 0.4), sharey=True, sharex=True)
     for ax, (where, title) in zip(axes[0], titles.items(), strict=True):
         there = found[setting == where]
@@ -215,16 +216,15 @@ def verdict_counts(found: pd.DataFrame) -> Figure:
             ax.bar_label(bars, [str(n) if n else "" for n in counts[kind]], label_type="center", fontsize="small")
             left += counts[kind].to_numpy()
         ax.set_title(title, fontsize="medium")
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
     axes[0, 0].invert_yaxis()
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), fontsize="small", loc="outside right center")
     note = (
         "number of settings: data sets, learning rates, ways of averaging; one may be judged in two ways",
         "primary and other settings, and their thresholds, were fixed before the data",
-        *["networks of the paper's size after 60,000 images, -long: 600,000; the same thresholds"] * (len(titles) > 2),
+        *["the others: networks of notebook 09, by thresholds that were fixed for smaller ones"] * (len(titles) > 2),
     )
-    figure.supxlabel("\n".join(note), fontsize="small", color="0.35", linespacing=1.4)
-    return figure
+    return captioned(figure, "What the stores say of each claim", *note)
 
 
 def sample_images(images: Mapping[str, Sequence | np.ndarray] | xr.DataArray) -> Figure:

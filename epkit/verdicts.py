@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import xarray as xr
 
 from . import claims, store
-from .escape import FLOAT64, LONGER
+from .escape import FLOAT64, LONGER, images_seen
 
 # What judges each claim of `params/claims.yaml`, and the figure that shows it: one for each kind of network where a
 # notebook has a store for each network, of which the claim is judged one by one.
@@ -50,14 +51,13 @@ def beside(profile: str) -> pd.DataFrame:
     stores = _stores(profile, notebook, controls=(FLOAT64,))
     networks = {path.stem.removeprefix(notebook)[1:]: store.read(path) for path in stores}
     tables = []
-    for kind, longer in sorted({(name.partition("-")[0], name.endswith(LONGER)) for name in networks}):
-        alike = {
-            name: ds
-            for name, ds in networks.items()
-            if name.partition("-")[0] == kind and name.endswith(LONGER) == longer
-        }
-        judged = claims.also_judged(alike)
-        judged = judged.assign(measure=f"{kind}: " + judged.measure, setting=kind + LONGER * longer)
+    alike: dict[tuple[str, bool, int], dict[str, xr.Dataset]] = {}
+    for name, ds in networks.items():
+        key = name.partition("-")[0], name.endswith(LONGER), int(images_seen(ds)[-1])
+        alike.setdefault(key, {})[name] = ds
+    for (kind, longer, images), together in sorted(alike.items()):
+        judged = claims.also_judged(together)
+        judged = judged.assign(measure=f"{kind}: " + judged.measure, setting=f"{kind}, {images:,} images")
         figure = "09_longer" if longer else "09_errors_over_sigma"
         store_names = f"{notebook}.{kind}-*{LONGER * longer}.nc"
         tables.append(judged.assign(paper="", notebook=notebook, figure=figure, store=store_names))

@@ -138,13 +138,13 @@ def test_saving_twice_gives_the_same_bytes(tmp_path):
 def test_verdicts_are_counted_apart_by_kind_of_setting():
     rows = [
         ("helps", "supported", "primary"), ("helps", "undecided", "secondary"), ("helps", "undecided", "secondary"),
-        ("shortens", "contradicted", np.nan), ("helps", "supported", "1024x3"),
+        ("shortens", "contradicted", np.nan), ("helps", "supported", "1024x3, 600,000 images"),
     ]  # fmt: skip
     figure = figures.verdict_counts(pd.DataFrame(rows, columns=["claim", "verdict", "setting"]))
     counted = {ax.get_title(): [text.get_text() for text in ax.texts] for ax in figure.axes}
     assert counted == {  # of each verdict the claims in order
         "primary settings": ["1", "", "", "", "", "1"], "other settings": ["", "", "2", "", "", ""],
-        "1024x3": ["1", "", "", "", "", ""],
+        "1024x3\n600,000 images": ["1", "", "", "", "", ""],
     }  # fmt: skip
     assert "600,000" in words(figure)
 

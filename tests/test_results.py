@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import epkit
-from epkit import store
+from epkit import store, verdicts
 from epkit.execute import COMMITTED
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -21,6 +21,14 @@ def test_the_stores_are_those_of_the_manifest():
         if path.parent.name in COMMITTED
     }
     assert found == listed
+
+
+def test_networks_are_told_with_the_images_they_have_seen():
+    found = verdicts.beside("study")
+    steps = found.measure.str.extract(r"([\d,]+) steps")[0].str.replace(",", "").astype(int)
+    images = found.setting.str.extract(r", ([\d,]+) images$")[0].str.replace(",", "").astype(int)
+    assert (images == 4 * steps).all()  # batches of 4
+    assert images.nunique() > 1
 
 
 @pytest.mark.full_data("mnist")
