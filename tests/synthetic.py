@@ -5,6 +5,8 @@ import json
 import numpy as np
 import xarray as xr
 
+from epkit import analysis
+
 CHANCE = {"mnist": 0.8865, "kmnist_t10k_split": 0.9, "fashion_mnist": 0.9}
 TITLES = {"mnist": "MNIST", "kmnist_t10k_split": "KMNIST (t10k split)", "fashion_mnist": "FashionMNIST"}
 SIGMAS = (0.0, *np.round(np.logspace(-6, -2, 13), 12))
@@ -134,3 +136,15 @@ def plateau(sigmas=(0.0, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4), seeds=3, looks=12,
     facts = {"sizes": {"mnist": [784, 1024, 1024, 1024, 10]}, "batch_size": 4, "epochs": 1, "train_images": 60000,
              "test_images": 1000, "looks": looks, "rates": [0.005, 0.02, 0.08, 0.005], "dtype": dtype}  # fmt: skip
     return ds.assign_attrs(parameters=json.dumps(facts))
+
+
+def flat(values):
+    """An error (sigma, seed) with these values at every sigma: (sigma,) or (sigma, seed)."""
+    values = np.asarray(values, dtype=float)
+    values = values if values.ndim == 2 else np.repeat(values[:, None], 4, axis=1)
+    coords = {"sigma": np.array(SIGMAS), "seed": np.arange(values.shape[1])}
+    return xr.DataArray(values, dims=("sigma", "seed"), coords=coords)
+
+
+def limits_of(ds):
+    return analysis.critical_limit(analysis.final_error(ds), ds.chance)

@@ -7,24 +7,11 @@ import pytest
 import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from synthetic import CHANCE, SIGMAS, store
+from synthetic import CHANCE, SIGMAS, flat, limits_of, store
 
 from epkit import analysis, benefit, claims
-from epkit.parameters import ParameterError
 
 FEW = settings(max_examples=15, deadline=None)
-
-
-def limits_of(ds):
-    return analysis.critical_limit(analysis.final_error(ds), ds.chance)
-
-
-def flat(values):
-    """An error (sigma, seed) with these values at every sigma: (sigma,) or (sigma, seed)."""
-    values = np.asarray(values, dtype=float)
-    values = values if values.ndim == 2 else np.repeat(values[:, None], 4, axis=1)
-    coords = {"sigma": np.array(SIGMAS), "seed": np.arange(values.shape[1])}
-    return xr.DataArray(values, dims=("sigma", "seed"), coords=coords)
 
 
 # --- the limit
@@ -160,7 +147,7 @@ def test_share_of_runs_that_learn():
     assert (analysis.learning_share(flat(np.full(14, 0.9)), 0.9)["mean"] == 0).all()
 
 
-# --- scaling, ratios, optimum
+# --- scaling, ratios, curves
 
 
 @pytest.mark.parametrize("exponent", [0.0, 0.3, 0.5])
@@ -193,62 +180,6 @@ def test_ratio_is_paired():
     assert [float(found[name]) for name in ("mean", "low", "high")] == pytest.approx([3, 3, 3])
 
 
-def test_benefit_is_recovered_and_not_flattered():
-    planted = benefit.optimum(analysis.final_error(store(benefit=0.3))).squeeze()
-    assert float(planted["mean"]) == pytest.approx(0.3, abs=0.01)
-    assert float(planted.low) > 0.28
-    assert 1e-5 < planted.sigma_star < 1e-4
-    noise = np.random.default_rng(1).normal(0.2, 0.05, size=(400, 14, 4))
-    error = xr.concat([flat(each) for each in noise], "repeat")
-    honest = benefit.optimum(error)["mean"]
-    naive = error.mean("seed").isel(sigma=0) - error.mean("seed").isel(sigma=slice(1, None)).min("sigma")
-    assert abs(float(honest.mean())) < 0.005 < 0.03 < float(naive.mean())
-    with pytest.raises(ValueError, match="sigma = 0"):
-        benefit.optimum(flat(np.full(14, 0.1)).isel(sigma=slice(1, None)))
-    assert np.isnan(benefit.optimum(flat(np.full((14, 1), 0.1)))["mean"])
-
-
-def test_noise_that_only_repairs_a_bad_learning_rate_adds_nothing_to_tuning():
-    """The plane is pure noise around an error that depends on the learning rate alone."""
-    rate = xr.DataArray([0.0, 0.3], {"learning_rate": [0.02, 0.1]}, "learning_rate")
-    noise = np.random.default_rng(2).normal(0.2, 0.05, size=(300, 14, 6))
-    error = xr.concat([flat(each) for each in noise], "repeat") + rate
-    found = benefit.beyond_tuning(error)
-    naive = error.mean("seed").isel(sigma=0).min("learning_rate") - error.mean("seed").isel(sigma=slice(1, None)).min(
-        ["learning_rate", "sigma"]
-    )
-    assert abs(float(found["mean"].mean())) < 0.005 < 0.02 < float(naive.mean())
-    assert (found.rate_noiseless == 0.02).all()
-    assert (found.rate_noisy == 0.02).all()
-    covered = ((found.low < 0) & (found.high > 0)).mean()
-    assert 0.85 <= covered <= 1
-
-
-def test_the_choice_is_made_on_other_images_and_other_seeds():
-    """By hand: σ = 1 is best for seeds 1 and 2 together, σ = 2 for 0 and 2, and for 0 and 1."""
-    coords = {"sigma": [0.0, 1.0, 2.0], "seed": [0, 1, 2]}
-    validation = xr.DataArray([[0.0, 0.0, 0.0], [0.9, 0.1, 0.2], [0.3, 0.4, 0.4]], coords, ("sigma", "seed"))
-    test = xr.DataArray([[0.5, 0.5, 0.5], [0.1, 0.2, 0.3], [0.4, 0.45, 0.35]], coords, ("sigma", "seed"))
-    found = benefit.optimum(test, validation)
-    np.testing.assert_allclose(found.at_star, [0.1, 0.45, 0.35])
-    np.testing.assert_allclose(found.benefit, [0.4, 0.05, 0.15])
-    assert float(found["mean"]) == pytest.approx(0.2)
-    assert float(found.sigma_star) == 2  # 0 is not a noise, although it is best here
-    tuned = benefit.beyond_tuning(test.expand_dims(learning_rate=[0.1]), validation.expand_dims(learning_rate=[0.1]))
-    np.testing.assert_allclose(tuned.difference, found.benefit)
-    assert (float(tuned.rate_noisy), float(tuned.sigma_noisy)) == (0.1, 2)
-
-
-@FEW
-@given(shift=st.floats(0, 0.2), order=st.permutations(range(6)))
-def test_a_common_shift_changes_no_benefit_and_seeds_have_no_rank(shift, order):
-    values = np.random.default_rng(3).choice(np.arange(0.1, 0.6, 0.05), size=(14, 6))  # with ties
-    found = benefit.optimum(flat(values))
-    relabelled = benefit.optimum(flat(values[:, list(order)] + shift))
-    np.testing.assert_allclose(np.sort(relabelled.benefit), np.sort(found.benefit), atol=1e-12)
-    assert relabelled.sigma_star == found.sigma_star
-
-
 def test_a_runs_first_passage_and_the_value_at_its_limit():
     error = xr.DataArray([[0.9, 0.4, 0.6], [0.9, 0.8, 0.7]], {"seed": [0, 1], "epoch": [1, 2, 3]}, ("seed", "epoch"))
     assert analysis.epochs_until(error, 0.5).values.tolist() == [2, np.inf]
@@ -258,128 +189,6 @@ def test_a_runs_first_passage_and_the_value_at_its_limit():
     found = analysis.at_limit(falling, limit)
     assert float(found[0]) == pytest.approx(2)
     assert np.isnan(found[1])
-
-
-def test_optimum_over_limit():
-    ds = store(benefit=0.3, noise=0.0, floor=0.05, width=0.2)
-    error = analysis.final_error(ds)
-    limit = limits_of(ds).limit
-    found = benefit.star_over_limit(error, limit).squeeze()
-    star = float(error.mean("seed").idxmin("sigma").squeeze())
-    geometric = math.exp(float(np.log(limit).mean()))
-    assert float(found["mean"]) == pytest.approx(star / geometric)
-    assert found.low <= found["mean"] <= found.high
-    assert int(found.n) == 5
-    one = benefit.star_over_limit(error.isel(seed=[0]), limit.isel(seed=[0])).squeeze()
-    assert np.isfinite(one["mean"])
-    assert np.isnan(one.low)
-
-
-# --- verdicts
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "expected"),
-    [
-        (0.45, 0.55, "supported"),
-        (0.3, 0.7, "undecided"),
-        (0.51, 0.55, "contradicted"),
-        (math.nan, 1, "undecided"),
-    ],
-)
-def test_verdict_on_a_point(low, high, expected):
-    assert claims.verdict(low, high, inside=(0.4, 0.6), contains=0.5) == expected
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "expected"),
-    [(0.6, 1.9, "supported"), (0.4, 1.0, "undecided"), (2.1, 3.0, "contradicted")],
-)
-def test_verdict_on_equivalence(low, high, expected):
-    assert claims.equivalent(low, high, factor=2) == expected
-
-
-def test_claims_are_judged_from_the_store():
-    names = ("mnist", "kmnist_t10k_split", "fashion_mnist")
-    ds = store(datasets=names, rates=(0.02, 0.1), benefit=0.3)
-    names = ("limit", "datasets", "benefit", "optimum", "beyond_tuning")
-    tables = [getattr(claims, f"claim_{name}")(ds) for name in names]
-    for table in tables:
-        assert list(table.columns) == claims.FIXED_COLUMNS
-        assert table.n.min() == 5
-        assert table.measure.str.contains("4,000 steps").all()
-    assert all(table.measure.str.contains("η = 0.").all() for table in tables[:4])
-    assert [len(table) for table in tables] == [6, 7, 6, 6, 3]
-    assert [(table.setting == "primary").sum() for table in tables] == [1, 4, 3, 3, 3]
-    assert all(table.setting.iloc[0] == "primary" for table in tables)
-    assert all(set(table.verdict) == {"supported"} for table in tables)
-    far = store(limit=1e-3, datasets=("fashion_mnist",))
-    apart = xr.concat([store(), far], "dataset", data_vars="all", join="exact")
-    judged = claims.claim_datasets(apart)
-    assert set(judged.verdict) == {"contradicted"}
-    assert judged.value.iloc[0] == pytest.approx(0.2, rel=0.1)
-    assert claims.claim_datasets(store()).verdict.tolist() == ["undecided"]
-    assert claims.claim_limit(store(seeds=1)).verdict.tolist() == ["undecided"]
-    assert claims.claim_limit(store(limit=1.0)).verdict.tolist() == ["undecided"]
-    assert claims.claim_limit(store(limit=1e-9, sigmas=SIGMAS[1:])).verdict.tolist() == ["contradicted"]
-    assert claims.claim_benefit(store(benefit=-0.04)).verdict.tolist() != ["supported"]
-
-
-def test_all_pairs_are_judged_at_the_primary_setting():
-    """A pair apart at another learning rate does not decide."""
-    near = store(datasets=("mnist", "fashion_mnist"), rates=(0.02,))
-    far = store(datasets=("mnist",), rates=(0.1,)), store(datasets=("fashion_mnist",), rates=(0.1,), limit=1e-3)
-    ds = xr.concat([near, xr.concat(far, "dataset", data_vars="all")], "learning_rate", data_vars="all")
-    ds["chance"], ds["title"] = near.chance, near.title
-    table = claims.claim_datasets(ds)
-    assert table.verdict.tolist() == ["supported", "contradicted", "supported"]
-    assert table.setting.tolist() == ["primary", "secondary", "primary"]
-
-
-def test_one_more_data_set_is_judged_in_units_of_its_response():
-    ds, check = store(looks=True), store(datasets=("fashion_mnist",), limit=2e-3, looks=True)
-    check.attrs["parameters"] = check.attrs["parameters"].replace("mnist", "fashion_mnist")
-    check["response"] = 10 * check.response
-    table = claims.claim_check(ds, check)
-    assert table.verdict.tolist() == ["supported"]
-    assert table.value.iloc[0] == pytest.approx(1, abs=0.1)
-    in_volts = claims.claim_check(ds, check.drop_vars("response"))
-    assert in_volts.verdict.tolist() == ["undecided"]
-    assert in_volts.value.iloc[0] == pytest.approx(10, rel=0.1)
-
-
-def test_where_reported_accuracies_appear():
-    found = claims.reported(store(datasets=("mnist", "kmnist_t10k_split"), floor=0.03, benefit=0.2))
-    assert found.index.tolist() == ["KMNIST (t10k split): 77% without noise", "KMNIST (t10k split): 97% at its best σ"]
-    assert found["runs like that (test)"].gt(0).all()
-    assert found["at (test)"].str.contains("η = 0.02, σ = 0").tolist() == [True, False]
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("factor: 2.0", "datasets.factr: no such parameter"),
-        ("within: 10.0", "limit.within = 0.5: Input should be greater than 1"),
-        ("inside: [0.4, 0.6]", "scaling.inside = [0.6, 0.4]: a range is [low, high]"),
-    ],
-)
-def test_a_fault_in_the_fixed_claims_is_named(tmp_path, monkeypatch, text, message):
-    wrong = {"factor: 2.0": "factr: 2.0", "within: 10.0": "within: 0.5", "inside: [0.4, 0.6]": "inside: [0.6, 0.4]"}
-    path = tmp_path / "claims.yaml"
-    path.write_text(claims.FIXED.read_text(encoding="utf-8").replace(text, wrong[text]), encoding="utf-8")
-    monkeypatch.setattr(claims, "FIXED", path)
-    claims.fixed.cache_clear()
-    with pytest.raises(ParameterError) as caught:
-        claims.fixed()
-    claims.fixed.cache_clear()
-    assert "params/claims.yaml: " + message in str(caught.value)
-
-
-def test_settings_that_were_not_run_have_no_row():
-    ds = store(datasets=("mnist", "fashion_mnist"), rates=(0.02, 0.1))
-    ds["test_error"] = ds.test_error.where((ds.dataset == "mnist") | (ds.learning_rate < 0.05))
-    assert len(claims.claim_limit(ds)) == 3
-    assert len(claims.claim_datasets(ds)) == 2  # one pair and the summary
 
 
 def test_curves_that_depend_on_sigma_over_root_n_collapse():
@@ -416,34 +225,3 @@ def test_the_floor_of_a_distance_is_what_other_seeds_make():
     )
     shifted = alike.copy(data=np.stack([alike[0], np.roll(alike[0], 1, axis=0)]))  # error(4, 2σ) = error(1, σ)
     assert float(analysis.curve_distance(shifted)["mean"]) == 0
-
-
-def test_published_errors_are_judged_only_after_all_epochs_and_over_seeds():
-    one = {"net": store(sigmas=(0.0, 1e-9), floor=0.035, noise=1e-4, spread=0).isel(sigma=[0])}
-
-    def judged(error, epochs=4):
-        return claims.claim_published(one, {"net": error}, {"net": epochs}).verdict.item()
-
-    assert judged(0.0346) == "supported"
-    assert judged(0.02) == "contradicted"
-    assert judged(0.0346, epochs=50) == "undecided"
-
-
-def test_a_gradient_is_judged_layer_by_layer():
-    error = xr.DataArray(
-        [[[1e-6, 0.5], [1e-2, 0.9]]],
-        {"estimator": ["centered"], "nudge": [1e-3, 1e-1], "layer": [1, 2]},
-        ("estimator", "nudge", "layer"),
-    )
-    table = claims.claim_gradient(xr.Dataset({"relative_error": error}))
-    assert table.verdict.tolist() == ["supported", "contradicted"]
-
-
-def test_a_store_says_which_of_the_papers_data_sets_it_lacks():
-    ds = store(datasets=("mnist", "kmnist_t10k_split"))
-    ds["diverged"] = xr.zeros_like(ds.test_error, dtype=bool)
-    said = claims.coverage(ds)[""]
-    assert said["mnist"] == "MNIST"
-    assert said["kmnist"] == "KMNIST (t10k split)"
-    assert said["fashion_mnist"].startswith("not in this store")
-    assert said["diverged runs"].startswith("0 of ")

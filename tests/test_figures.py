@@ -5,15 +5,11 @@ import pandas as pd
 import pytest
 import xarray as xr
 from matplotlib.figure import Figure
-from synthetic import store
+from synthetic import limits_of, store
 
 from epkit import analysis, benefit, canvas, claims, figures, figures_benefit, figures_scaling
 
 NAMES = ("mnist", "kmnist_t10k_split", "fashion_mnist")
-
-
-def limits_of(ds):
-    return analysis.critical_limit(analysis.final_error(ds), ds.chance)
 
 
 def benefits_of(ds):
