@@ -55,13 +55,13 @@ $(INSTALLED): requirements.lock pyproject.toml
 FALLBACK := $(if $(filter file,$(origin PROFILE)),--fallback digits)
 ON := $(if $(SCHEDULER),--scheduler '$(SCHEDULER)')
 figures: $(INSTALLED)  ## the figures and their summary, from PROFILE
-	$(PY) -m epkit.execute figures --profile $(PROFILE) $(FALLBACK) $(ON)
+	$(PY) -m epkit figures --profile $(PROFILE) $(FALLBACK) $(ON)
 
 recompute: $(INSTALLED)  ## like figures, with PROFILE's finished stores set aside (*.old) and computed anew
-	$(PY) -m epkit.execute figures --profile $(PROFILE) --fresh $(ON)
+	$(PY) -m epkit figures --profile $(PROFILE) --fresh $(ON)
 
 notebooks: $(INSTALLED)  ## refresh the committed, executed notebooks from the committed stores
-	$(PY) -m epkit.execute notebooks
+	$(PY) -m epkit notebooks
 
 test: $(INSTALLED)  ## unit tests, every notebook at profile smoke, and `validate`
 	$(PY) -m pytest $(NBVAL) tests notebooks
@@ -74,7 +74,7 @@ faults: $(INSTALLED)  ## the fault tests at length (50 kills; some minutes), and
 	$(PY) tests/counts.py
 
 bench: $(INSTALLED)  ## time the engine and what surrounds it (10 minutes on a quiet machine): tables, stores, figure
-	$(PY) benchmarks/engine.py --readme $(BENCH)
+	$(PY) benchmarks/speed.py --readme $(BENCH)
 	$(PY) benchmarks/spine.py --readme $(BENCH)
 
 schedule: $(INSTALLED)  ## measure and simulate how a large study splits into jobs: table, store, figure
@@ -84,7 +84,7 @@ lab: $(INSTALLED)  ## open the notebooks in JupyterLab
 	$(PY) -m jupyter lab --notebook-dir=. notebooks
 
 data: $(INSTALLED)  ## fetch and verify the data sets (SETS=… for some)
-	$(PY) -m epkit.datasets $(SETS)
+	$(PY) -m epkit data $(SETS)
 
 lint: $(INSTALLED)  ## style, format and types
 	$(PY) -m ruff check .

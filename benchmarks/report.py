@@ -9,7 +9,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from epkit.canvas import blank, captioned, plain_ticks
+from epkit.figures.canvas import blank, captioned, plain_ticks
 
 MARKS = "<!-- speed: written by `make bench` -->", "<!-- end of speed -->"
 ENGINES = {"native": "epkit", "compiled": "torch.compile", "eager": "eager torch", "plain": "plain PyTorch"}

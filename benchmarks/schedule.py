@@ -22,19 +22,21 @@ from multiprocessing import get_context
 from pathlib import Path
 from time import perf_counter
 
-import engine
 import numpy as np
 import report
+import speed
 import xarray as xr
 from matplotlib.figure import Figure
 from seaborn import color_palette
 
 import epkit
-from epkit import canvas, ensembles, store
-from epkit.training import State
+from epkit.ep.training import State
+from epkit.figures import canvas
+from epkit.files import CHECKOUT
+from epkit.sweep import ensemble, store
 
 MARKS = "<!-- schedule: written by `make schedule` -->", "<!-- end of schedule -->"
-PAGE = store.CHECKOUT / "docs" / "scale-out.md"
+PAGE = CHECKOUT / "docs" / "scale-out.md"
 STUDY = {"sigmas": 13, "seeds": 10, "data_sets": 3, "epochs": 50, "train_images": 60_000, "test_images": 10_000}
 MEMBERS = (1, 2, 4, 7, 13)  # of an ensemble: how many σ of a seed and data set one job trains, at most
 SHOWN = (1, 10, 100, 1000)  # workers
@@ -66,14 +68,14 @@ def sizes(members: int) -> list[int]:
     return [len(part) for part in np.array_split(np.arange(STUDY["sigmas"]), jobs)]
 
 
-def ensemble(members: int, steps: int, tested: int) -> dict[str, float]:
+def measured_group(members: int, steps: int, tested: int) -> dict[str, float]:
     """Measured in this process: seconds of a step and of testing, of keeping the state; peak memory, sizes of files."""
-    work = engine.DEEP._replace(members=members)
-    x, y = engine.images(STUDY["train_images"])
+    work = speed.DEEP._replace(members=members)
+    x, y = speed.images(STUDY["train_images"])
     net = epkit.DeepResistiveNetwork(work.sizes, input_gain=work.gain, members=members, seed=range(members))
     train = partial(
         epkit.train, net, epochs=1, batch_size=work.batch, beta=work.beta, iterations=work.iterations,
-        learning_rates=work.rates, readout=epkit.GaussianReadout(engine.SIGMA), engine="native",
+        learning_rates=work.rates, readout=epkit.GaussianReadout(speed.SIGMA), engine="native",
     )  # fmt: skip
     train(x[: 16 * work.batch], y[: 16 * work.batch])
     count, taken = steps * work.batch, []
@@ -89,14 +91,14 @@ def ensemble(members: int, steps: int, tested: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         state, part = Path(folder, "state"), Path(folder, "part.nc")
         since = perf_counter()
-        ensembles._keep(state, net, State(history=[history]), 0.0)
+        ensemble._keep(state, net, State(history=[history]), 0.0)
         keeping = perf_counter() - since
         store.write(xr.concat([history] * STUDY["epochs"], "epoch"), part)
         return {
             "step": float(np.median(taken)) / steps,
             "test": (done - trained) * STUDY["test_images"] / tested,
             "keeping": keeping,
-            "memory": engine.peak(),
+            "memory": speed.peak(),
             "state": state.stat().st_size,
             "result": part.stat().st_size,
         }
@@ -109,8 +111,8 @@ def measured(quick: bool) -> xr.Dataset:
     for members in MEMBERS:
         print(f"  {members} members", flush=True)
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-            found.append(pool.submit(ensemble, members, steps, tested).result())
-    work = f"from epkit import datasets, ensembles; datasets.load({'digits' if quick else 'mnist'!r})"
+            found.append(pool.submit(measured_group, members, steps, tested).result())
+    work = f"from epkit import data; data.load({'digits' if quick else 'mnist'!r})"
     begin = perf_counter()
     subprocess.run([sys.executable, "-c", work], check=True)
     start = perf_counter() - begin
@@ -122,8 +124,8 @@ def measured(quick: bool) -> xr.Dataset:
 def planned(ds: xr.Dataset, every: float) -> xr.Dataset:
     """Every split of the study into jobs, and its time on any number of workers; `every`: h, see LOST_EVERY."""
     workers = np.unique([*np.geomspace(1, 1000, 61).round().astype(int), *SHOWN])
-    steps = STUDY["train_images"] // engine.DEEP.batch
-    start, kept, hour = float(ds.start), ensembles.KEEP_EVERY, 3600.0
+    steps = STUDY["train_images"] // speed.DEEP.batch
+    start, kept, hour = float(ds.start), ensemble.KEEP_EVERY, 3600.0
     span = np.empty((3, len(MEMBERS), len(workers)))
     longest, count = np.empty((3, len(MEMBERS))), []
     for row, members in enumerate(MEMBERS):
@@ -168,7 +170,7 @@ def table(ds: xr.Dataset) -> str:
         one = ds.sel(members=members)
         spans = " | ".join(_time(float(one.makespan.sel(workers_are=never, workers=w))) for w in SHOWN)
         splits.append(
-            f"| {members} | {int(one.jobs)} | {engine.DEEP.batch * members / float(one.step):,.0f} | "
+            f"| {members} | {int(one.jobs)} | {speed.DEEP.batch * members / float(one.step):,.0f} | "
             f"{_time(float(one.longest.sel(workers_are=never)))} | {one.memory / 1e9:.2f} GB | "
             f"{one.state / 1e6:.0f} MB in {one.keeping:.1f} s | {spans} |"
         )
@@ -199,7 +201,7 @@ def table(ds: xr.Dataset) -> str:
     return f"""{rows[0]}
 
 The study has {runs} runs: {study["sigmas"]} σ × {study["seeds"]} seeds × {study["data_sets"]} data sets, each of
-{study["epochs"]} epochs of {study["train_images"]:,} images in batches of {engine.DEEP.batch}, and
+{study["epochs"]} epochs of {study["train_images"]:,} images in batches of {speed.DEEP.batch}, and
 {study["test_images"]:,} test images after each epoch. Samples/s count all runs of a job. A worker is such a
 machine: {ds.attrs["machine"]}; load average before: {ds.attrs["load_before"]}.
 
@@ -215,7 +217,7 @@ Efficiency is against one worker with its best split. The last columns: workers 
 - **What else costs time.** A worker starts, with its data loaded, in {float(ds.start):.0f} s, and all results together
   are {float(single.result) * runs / 1e6:.1f} MB. Neither matters beside jobs of hours.
 - **Workers that are lost.** If one lives {every:g} h on average, a job of {study["sigmas"]} runs takes
-  {float(slower.sel(workers_are=kept)):.2f} times as long where its state is kept every {ensembles.KEEP_EVERY:g} s, and
+  {float(slower.sel(workers_are=kept)):.2f} times as long where its state is kept every {ensemble.KEEP_EVERY:g} s, and
   {float(slower.sel(workers_are=anew)):.3g} times where it begins anew. These are expected times of each job: where
   every worker has one job, the unluckiest takes longer.
 """
@@ -281,13 +283,13 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a few steps to see that it works; rough numbers")
     parser.add_argument("--lost-every", type=float, default=LOST_EVERY, metavar="HOURS",
                         help=f"how long a lent worker lives on average (default: {LOST_EVERY:g} h)")  # fmt: skip
-    parser.add_argument("--docs", action="store_true", help=f"renew the table in {PAGE.relative_to(store.CHECKOUT)}")
+    parser.add_argument("--docs", action="store_true", help=f"renew the table in {PAGE.relative_to(CHECKOUT)}")
     options = parser.parse_args()
     load = os.getloadavg()[0]
     ds = planned(measured(options.quick), options.lost_every)
     settings = {"study": STUDY, "lost_every_hours": options.lost_every, "quick": options.quick}
     attributes = store.provenance("How the paper's study splits into jobs", settings, {})
-    ds = ds.assign_attrs(attributes | {"machine": engine.machine(), "load_before": f"{load:.2f}"})
+    ds = ds.assign_attrs(attributes | {"machine": speed.machine(), "load_before": f"{load:.2f}"})
     folder = store.results("smoke" if options.quick else "bench")
     store.write(ds, folder / "schedule.nc")
     canvas.style()

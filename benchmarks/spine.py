@@ -21,23 +21,24 @@ from time import perf_counter
 from typing import Any
 from unittest.mock import patch
 
-import engine
 import report
+import speed
 import xarray as xr
 
 import epkit
-from epkit import ensembles, experiments, store
-from epkit.inputs import parameter_file
+from epkit.files import CHECKOUT
+from epkit.sweep import ensemble, runs, store
+from epkit.sweep.inputs import parameter_file
 
 MARKS = "<!-- spine: written by `make bench` -->", "<!-- end of spine -->"
 PROFILE, NOTEBOOK = "quick", "02_critical_limit"
 PARTS = {
-    "hashing the runs": [(experiments, "_run_ids")],
-    "finding finished runs in other stores": [(experiments, "_finished")],
-    "loading data, choosing learning rates": [(ensembles, "data"), (ensembles, "layer_rates")],
-    "checkpoints": [(ensembles, "_keep")],
+    "hashing the runs": [(runs, "_run_ids")],
+    "finding finished runs in other stores": [(runs, "_finished")],
+    "loading data, choosing learning rates": [(ensemble, "data"), (ensemble, "layer_rates")],
+    "checkpoints": [(ensemble, "_keep")],
     "writing and reading stores": [(store, "write"), (store, "read")],
-    "merging": [(experiments, "_merged"), (experiments, "_runs")],
+    "merging": [(runs, "_merged"), (runs, "_runs")],
 }
 
 
@@ -70,7 +71,7 @@ def stopwatches() -> Iterator[dict[str, float]]:
 def overhead(quick: bool) -> xr.Dataset:
     """Seconds of a sweep in an empty folder: all, the computing alone, and each part of the machinery."""
     place = f"params/{PROFILE}/{NOTEBOOK}.yaml"
-    given: dict[str, Any] = parameter_file(store.CHECKOUT / place, place)
+    given: dict[str, Any] = parameter_file(CHECKOUT / place, place)
     if quick:
         given |= {"seeds": 1, "learning_rate": given["learning_rate"][:1], "epochs": 2}
     with tempfile.TemporaryDirectory() as folder, stopwatches() as spent:
@@ -82,7 +83,7 @@ def overhead(quick: bool) -> xr.Dataset:
     parts.append(total - computing - sum(parts))
     data = {
         "sweep": ((), total, {"units": "s", "long_name": "a sweep in an empty folder"}),
-        "computing": ((), computing, {"units": "s", "long_name": "training and testing its ensembles"}),
+        "computing": ((), computing, {"units": "s", "long_name": "training and testing its ensemble"}),
         "spent": ("part", parts, {"units": "s", "long_name": "the rest of the sweep"}),
         "runs": ((), ds.run.size, {"units": "1"}),
     }
@@ -95,7 +96,7 @@ def drawing() -> xr.Dataset:
         shutil.copytree(store.results(PROFILE), Path(folder, PROFILE), ignore=lambda _, names: [
             name for name in names if not name.endswith(".nc")
         ])  # fmt: skip
-        command = [sys.executable, "-m", "epkit.execute", "figures", "--profile", PROFILE]
+        command = [sys.executable, "-m", "epkit", "figures", "--profile", PROFILE]
         taken = []
         for _ in ("redraw", "nothing to do"):
             begin = perf_counter()
@@ -116,7 +117,7 @@ def measure(quick: bool = False) -> xr.Dataset:
     ds = xr.merge([drawing(), overhead(quick)])
     settings = {"profile": PROFILE, "sweep": NOTEBOOK, "quick": quick}
     attributes = store.provenance("What the study's machinery costs", settings, {})
-    return ds.assign_attrs(attributes | {"machine": engine.machine(), "load_before": f"{load:.2f}"})
+    return ds.assign_attrs(attributes | {"machine": speed.machine(), "load_before": f"{load:.2f}"})
 
 
 def table(ds: xr.Dataset) -> str:
@@ -146,7 +147,7 @@ def main() -> None:
     print(table(ds))
     print(path)
     if options.readme:
-        report.renew(store.CHECKOUT / "README.md", MARKS, table(ds))
+        report.renew(CHECKOUT / "README.md", MARKS, table(ds))
 
 
 if __name__ == "__main__":

@@ -1,249 +1,58 @@
-"""The data sets' facts and verified files: what is known of them without reading an image.
+"""Files that are written whole or not at all, and set aside rather than lost."""
 
-Files live in the checkout's git-ignored `data/` (another folder: EPKIT_DATA). What is missing there is copied from the
-folder EPKIT_DATA_MIRROR, which is only ever read, or else downloaded by torchvision (never with EPKIT_OFFLINE=1), and
-used only if the *decompressed* file has the checksum listed here: containers differ, contents do not.
+from __future__ import annotations
 
-Nothing slow is imported before it is used, for a notebook that only draws from its store comes here too.
-"""
-
-import gzip
+import contextlib
 import hashlib
+import itertools
 import os
-import shutil
-import socket
-import tempfile
-import warnings
-import zlib
-from collections.abc import Iterator, Mapping
-from http.client import HTTPException
+import platform
+from collections.abc import Iterator
 from pathlib import Path
-from types import MappingProxyType
-from typing import NamedTuple
 
-import numpy as np
-from filelock import FileLock
-
-from .inputs import hint
-from .store import set_aside
-
-ORDER_SEED = 20250322  # of the fixed order of `datasets.load`
-DOWNLOAD_TIMEOUT = 10.0  # seconds without a byte
+CHECKOUT = Path(__file__).resolve().parent.parent
 
 
-class Info(NamedTuple):
-    """Facts of one data set: `title` for figures, `shape` and numbers of images, and the files it needs."""
-
-    title: str
-    shape: tuple[int, int]
-    n_train: int
-    n_test: int
-    source: str | None = None  # torchvision's class and folder; None: inside scikit-learn's wheel
-    files: Mapping[str, str] = MappingProxyType({})  # decompressed IDX file -> "algorithm:checksum"
+class StoreError(RuntimeError):
+    """A store cannot be read or written; the message names the file and what to do."""
 
 
-class DataUnavailable(RuntimeError):
-    """A file is missing or corrupt; the message says which, what was expected, what found, how to get it."""
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary file beside `path` that takes its place when the block ends well, and vanishes when it doesn't.
 
-
-_MNIST = {
-    "train-images-idx3-ubyte": "sha256:ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
-    "train-labels-idx1-ubyte": "sha256:65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
-    "t10k-images-idx3-ubyte": "sha256:0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
-    "t10k-labels-idx1-ubyte": "sha256:ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
-}
-_FASHION = {
-    "train-images-idx3-ubyte": "sha256:c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
-    "train-labels-idx1-ubyte": "sha256:bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
-    "t10k-images-idx3-ubyte": "sha256:5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
-    "t10k-labels-idx1-ubyte": "sha256:0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
-}
-_KMNIST_TEST = {
-    "t10k-images-idx3-ubyte": "sha256:76fbd229ce87db80dd281af5e6670de4ad0e42fb30a7bd643972994c47c1f42e",
-    "t10k-labels-idx1-ubyte": "sha256:a11dc742be8e781a40a92f53d6a4957e7b7d36df2faa097659131ebfd8fd60c6",
-}
-_KMNIST = {
-    # only an MD5 is on record for this one: good against damage, weaker than SHA-256 against malice
-    "train-images-idx3-ubyte": "md5:92be26ec9822e900ac425d0a0aa84ced",
-    "train-labels-idx1-ubyte": "sha256:2a16eeae62da984b8bd24fa32e31d47291f01dac3fe84d5594f304f71e7d374b",
-    **_KMNIST_TEST,
-}
-
-INFO: dict[str, Info] = {
-    "mnist": Info("MNIST", (28, 28), 60_000, 10_000, "MNIST", _MNIST),
-    "fashion_mnist": Info("FashionMNIST", (28, 28), 60_000, 10_000, "FashionMNIST", _FASHION),
-    "kmnist": Info("KMNIST", (28, 28), 60_000, 10_000, "KMNIST", _KMNIST),
-    "kmnist_t10k_split": Info("KMNIST (t10k split)", (28, 28), 8_000, 2_000, "KMNIST", _KMNIST_TEST),
-    "digits": Info("scikit-learn digits", (8, 8), 1_400, 397),
-}
-
-
-def fetch(name: str, root: str | Path | None = None) -> dict[str, str]:
-    """Puts a set's verified files into `root` and says where each came from. Raises DataUnavailable."""
-    info = known(name)
-    return {file: _ensure(info, raw_folder(info, data_folder(root)) / file) for file in info.files}
-
-
-def available(name: str, root: str | Path | None = None) -> str | None:
-    """None if `load` needs no network, else which file is missing. Cheap: looks at names, not contents."""
-    info = known(name)
-    for file in info.files:
-        target = raw_folder(info, data_folder(root)) / file
-        if not any(path.exists() for path in (target, *_copies(info, target))):
-            where = f"the mirror {_mirror()}" if _mirror() else "a mirror (EPKIT_DATA_MIRROR is not set)"
-            return f"{info.source}/raw/{file} is neither in {data_folder(root)} nor in {where}"
-    return None
-
-
-def checksum(name: str) -> str:
-    """One SHA-256 that stands for every image of a set, its order and its split: it goes into a run's hash.
-
-    Of a set with files this needs no file, because `load` accepts only those with the listed checksums.
+    StoreError where the system takes no file: a full disk, a read-only folder.
     """
-    info = known(name)
-    total = hashlib.sha256(f"order {ORDER_SEED}, split {info.n_train}/{info.n_test}\n".encode())
-    for file, digest in sorted(info.files.items()):
-        total.update(f"{file} {digest}\n".encode())
-    if info.source is None:
-        for values in digits():
-            total.update(values.tobytes())
-    return total.hexdigest()
-
-
-def known(name: str) -> Info:
-    """The facts of a set; ValueError for an unknown name."""
-    if name not in INFO:
-        raise ValueError(f"unknown data set {name!r}; {hint(name, INFO)}")
-    return INFO[name]
-
-
-def digits() -> tuple[np.ndarray, np.ndarray]:
-    """Pixels (n, n_0) from 0 to 16 and class numbers of scikit-learn's digits."""
-    from sklearn.datasets import load_digits
-
-    pixels, labels = load_digits(return_X_y=True)
-    return pixels.astype(np.uint8), labels.astype(np.uint8)
-
-
-def data_folder(root: str | Path | None) -> Path:
-    """Where verified files live."""
-    return Path(root or os.environ.get("EPKIT_DATA") or Path(__file__).resolve().parents[1] / "data")
-
-
-def _mirror() -> Path | None:
-    folder = os.environ.get("EPKIT_DATA_MIRROR")
-    return Path(folder) if folder else None
-
-
-def raw_folder(info: Info, root: Path) -> Path:
-    """Where a set's files lie in a folder laid out like torchvision's."""
-    return root / str(info.source) / "raw"
-
-
-def _copies(info: Info, target: Path) -> dict[Path, str]:
-    """Where a copy of a file may lie on this machine, best first, and how to call that place."""
-    copies = {target.with_name(f"{target.name}.gz"): "data folder"}
-    if mirror := _mirror():
-        copies |= {raw_folder(info, mirror) / f"{target.name}{suffix}": "mirror" for suffix in ("", ".gz")}
-    return copies
-
-
-def _ensure(info: Info, target: Path) -> str:
-    """Makes sure that the verified file is there; returns where it came from."""
-    reasons: list[str] = []
-    if _verified(info, target):
-        return "data folder"
+    # named after machine and process: a worker that is believed dead may still write the same file
+    temporary = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}.tmp")
     try:
-        if (mirror := _mirror()) and target.parent.resolve() == raw_folder(info, mirror).resolve():
-            raise OSError(f"{mirror} is the mirror, never written to: EPKIT_DATA must be another folder")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(target.parent / ".lock")
-        with lock, tempfile.TemporaryDirectory(prefix=".tmp-", dir=target.parent) as temporary:
-            if _verified(info, target):  # another process was faster
-                return "data folder"
-            if target.exists():
-                found = _digest(target, info.files[target.name])
-                reasons.append(f"{target}: {found}, so it is corrupt; moved to {set_aside(target).name}")
-                warnings.warn(reasons[-1], stacklevel=2)
-            for copy, origin in _copies(info, target).items():
-                if not copy.exists():
-                    reasons.append(f"{copy}: not there")
-                elif _install(copy, target, info.files[target.name], temporary, reasons):
-                    return origin
-            for copy in _downloads(info, target.name, temporary, reasons):
-                if _install(copy, target, info.files[target.name], temporary, reasons):
-                    return "download"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        with open(temporary, "rb") as written:
+            os.fsync(written.fileno())
+        os.replace(temporary, path)
     except OSError as error:
-        reasons.append(str(error))
-    raise DataUnavailable(_message(info, target, reasons))
+        raise StoreError(
+            f"{path}: cannot be written ({error.strerror or error}); what was finished before is kept"
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
-def _verified(info: Info, target: Path) -> bool:
-    """Whether the file is there and is what it should be."""
-    expected = info.files[target.name]
-    return target.exists() and _digest(target, expected) == expected
+def writable(folder: Path) -> bool:
+    """Whether files can be put into a folder, which need not exist yet."""
+    return os.access(next(place for place in (folder, *folder.absolute().parents) if place.exists()), os.W_OK)
 
 
-def _install(copy: Path, target: Path, expected: str, temporary: str, reasons: list[str]) -> bool:
-    """Decompresses and verifies a copy, and only then gives it its name; else adds the reason why not."""
-    part = Path(temporary, target.name)
-    try:
-        opener = gzip.open if copy.suffix == ".gz" else open
-        with opener(copy, "rb") as source, open(part, "wb") as sink:
-            shutil.copyfileobj(source, sink, 1 << 20)
-            sink.flush()
-            os.fsync(sink.fileno())
-    except (OSError, EOFError, zlib.error) as error:
-        reasons.append(f"{copy}: can't be copied to its end ({error})")
-        return False
-    if (found := _digest(part, expected)) != expected:
-        reasons.append(f"{copy}: {found}, so it is corrupt and not used")
-        return False
-    os.replace(part, target)
-    return True
+def set_aside(path: Path) -> Path:
+    """Rename a damaged file to `<name>.damaged`, numbered where that is taken already, and return its new path."""
+    names = (f"{path.name}.damaged{number}" for number in itertools.chain([""], itertools.count(2)))
+    aside = next(place for place in map(path.with_name, names) if not place.exists())
+    os.replace(path, aside)
+    return aside
 
 
-def _digest(path: Path, like: str) -> str:
-    """A file's "algorithm:checksum", by the algorithm of the one given."""
-    algorithm = like.partition(":")[0]
-    with open(path, "rb") as file:
-        return f"{algorithm}:{hashlib.file_digest(file, algorithm).hexdigest()}"
-
-
-def _downloads(info: Info, file: str, folder: str, reasons: list[str]) -> Iterator[Path]:
-    """Compressed copies from torchvision's servers, one after the other; adds the reason of each failure."""
-    if os.environ.get("EPKIT_OFFLINE", "0") not in ("", "0"):
-        reasons.append("download: not tried, because EPKIT_OFFLINE is set")
-        return
-    from torchvision import datasets
-    from torchvision.datasets.utils import download_url
-
-    archive = Path(folder, f"{file}.gz")
-    for server in getattr(datasets, str(info.source)).mirrors:
-        archive.unlink(missing_ok=True)  # or torchvision takes one server's bad file for the next one's
-        before = socket.getdefaulttimeout()
-        socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)  # torchvision itself would wait for ever
-        try:
-            download_url(server + archive.name, folder, archive.name)
-        except (OSError, RuntimeError, HTTPException) as error:
-            reasons.append(f"{server}{archive.name}: {error}")
-            continue
-        finally:
-            socket.setdefaulttimeout(before)
-        yield archive
-
-
-def _message(info: Info, target: Path, reasons: list[str]) -> str:
-    file, mirror = f"{info.source}/raw/{target.name}", _mirror() or "not set"
-    return "\n".join(
-        (
-            f"The data file {file} can't be had.",
-            f"  Expected, decompressed: {info.files[target.name]}",
-            f"  Found (EPKIT_DATA_MIRROR: {mirror}):",
-            *(f"    {reason}" for reason in reasons),
-            "  Three ways to get it:",
-            "    1. With internet, run `make data`: torchvision downloads it (unless EPKIT_OFFLINE is set).",
-            f"    2. Set EPKIT_DATA_MIRROR to a folder that holds {file}, or that name with .gz.",
-            f"    3. Put the file, or that name with .gz, into {target.parent} by hand.",
-        )
-    )
+def digest(text: str) -> str:
+    """SHA-256 of a text, in hexadecimal."""
+    return hashlib.sha256(text.encode()).hexdigest()

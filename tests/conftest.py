@@ -10,7 +10,7 @@ collect_ignore = ["corpus"]  # its notebooks are broken on purpose, not nbval's 
 
 # The tests' tensors are small: threads would only wait for one another, the more so on a busy machine.
 torch.set_num_threads(1)
-TENSOR_MODULES = ("networks", "uncertainty", "learning", "training", "native", "datasets")
+TENSOR_MODULES = ("ep.networks", "ep.readout", "ep.learning", "ep.training", "ep.engine", "data", "reference.solutions")
 install_import_hook([f"epkit.{name}" for name in TENSOR_MODULES], "beartype.beartype")
 
 
@@ -24,13 +24,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    from epkit import datasets, spice
+    from epkit import data
+    from epkit.reference import spice
 
     if item.get_closest_marker("ngspice") and not spice.available():
         pytest.skip("ngspice is not installed (package `ngspice`): no circuit simulator to compare with")
     for marker in item.iter_markers("full_data"):
         for name in marker.args:
-            if reason := datasets.available(name):
+            if reason := data.available(name):
                 pytest.skip(f"{name}: {reason}")
 
 

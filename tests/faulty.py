@@ -15,7 +15,8 @@ import xarray as xr
 import yaml
 
 import epkit
-from epkit import ensembles, execute
+from epkit import __main__ as execute
+from epkit.sweep import ensemble
 
 # Two groups of two runs, each of four blocks.
 PARAMETERS = {
@@ -26,21 +27,21 @@ PARAMETERS = {
 NAME = "11_faults"
 NOTEBOOK = """
 import epkit, faulty
-from epkit import canvas
+from epkit import figures
 from matplotlib.figure import Figure
 folder = epkit.results(profile)
 {before}
 faulty.sweep(dict(faulty.PARAMETERS, sigma=sigma, dataset=dataset), folder / "11_faults.nc")
 {after}
-canvas.save(Figure(), folder / "figures", "11_faults")
+figures.save(Figure(), folder / "figures", "11_faults")
 """
 
 
 def sweep(parameters: dict, path: Path) -> xr.Dataset:
     """`epkit.run` with a checkpoint after every block, and a line in `<store>.log` for each block before that."""
     torch.set_num_threads(1)
-    ensembles.KEEP_EVERY = 0.0
-    ensembles.train = partial(_logged, epkit.train, path.with_suffix(".log"))
+    ensemble.KEEP_EVERY = 0.0
+    ensemble.train = partial(_logged, epkit.train, path.with_suffix(".log"))
     return epkit.run(parameters, path)
 
 

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import xarray as xr
 
-from epkit import analysis
+from epkit import study
 
 CHANCE = {"mnist": 0.8865, "kmnist_t10k_split": 0.9, "fashion_mnist": 0.9}
 TITLES = {"mnist": "MNIST", "kmnist_t10k_split": "KMNIST (t10k split)", "fashion_mnist": "FashionMNIST"}
@@ -147,4 +147,4 @@ def flat(values):
 
 
 def limits_of(ds):
-    return analysis.critical_limit(analysis.final_error(ds), ds.chance)
+    return study.critical_limit(study.final_error(ds), ds.chance)

@@ -27,9 +27,11 @@ from hypothesis import strategies as st
 from test_experiments import TINY
 
 import epkit
-from epkit import analysis, claims, ensembles, execute, experiments, figures, inputs, store
-from epkit.inputs import ParameterError
-from epkit.parameters import Comparison, Mechanism, Oracles, Published, Sweep, validated
+from epkit import __main__ as execute
+from epkit import figures, study
+from epkit.sweep import ensemble, inputs, runs, store
+from epkit.sweep.inputs import ParameterError
+from epkit.sweep.parameters import Comparison, Mechanism, Oracles, Published, Sweep, validated
 
 ROOT = Path(__file__).parents[1]
 CORPUS = Path(__file__).parent / "corpus"
@@ -293,7 +295,7 @@ def test_fuzzed_parameters_are_valid_or_refused(counted, name, data):
 
 
 def test_a_refused_call_writes_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr(ensembles, "trained", lambda *_: pytest.fail("trained"))
+    monkeypatch.setattr(ensemble, "trained", lambda *_: pytest.fail("trained"))
     sweep, mechanism, study = TINY, SMOKE["01_equilibrium_propagation"], SMOKE["06_oracles"]
     for function, good in ((epkit.run, sweep), (epkit.look_inside, mechanism), (epkit.ask_oracles, study)):
         for change in ({"dataset": None}, {"sgima": 1}, {"hidden": [10**9]}, {"hidden": [10**6] * 3}, {"beta": object}):
@@ -432,7 +434,7 @@ def test_a_foreign_store_is_set_aside_and_kept(tmp_path, monkeypatch, counted, n
     make(path)
     sweep = validated(Sweep, TINY)
     with pytest.warns(UserWarning, match=r"sweep\.nc: not a .*; moved to sweep\.nc\.damaged") as caught:
-        assert experiments.holding(path, sweep) is None
+        assert runs.holding(path, sweep) is None
     assert len(caught) == 1
     check_lines(str(caught[0].message), str(path))
     assert [p.name for p in tmp_path.iterdir()] == ["sweep.nc.damaged"]
@@ -481,7 +483,7 @@ def test_a_store_with_some_bytes_changed_or_cut_off(whole, tmp_path, counted, da
             counted("fuzzed: stores", "refused")
 
 
-JUDGES = (claims.claim_limit, claims.claim_scaling, claims.claim_datasets, claims.claim_benefit, claims.claim_optimum)
+JUDGES = (study.claim_limit, study.claim_scaling, study.claim_datasets, study.claim_benefit, study.claim_optimum)
 DRAWN = (figures.training_curves, figures.unit_activity)
 
 
@@ -500,7 +502,7 @@ def test_judging_a_foreign_dataset_names_all_that_it_lacks(counted, lacks):
             judge(ds)
         counted("foreign Datasets", "refused")
     with pytest.raises(store.StoreError, match=r"lacks variable test_error, .*dimension sigma"):
-        analysis.final_error(xr.Dataset())
+        study.final_error(xr.Dataset())
     if lacks in ("test_error", "title", "sigma"):
         ds = ds.isel(samples=[0])
         for draw in DRAWN:
@@ -527,13 +529,13 @@ def test_texts_of_a_store_are_shown_and_never_run(text):
     ds = ds.assign_attrs(
         source=text, machine=text, parameters=json.dumps(store.parameters(ds) | {"sizes": {"a": [text]}})
     )
-    shown = epkit.origin(ds)._repr_html_() + claims.claim_datasets(ds)._repr_html_() + claims.coverage(ds)._repr_html_()
+    shown = epkit.origin(ds)._repr_html_() + study.claim_datasets(ds)._repr_html_() + study.coverage(ds)._repr_html_()
     assert "<script" not in shown
     assert "<img" not in shown
-    limits = analysis.critical_limit(analysis.final_error(ds), ds.chance)
+    limits = study.critical_limit(study.final_error(ds), ds.chance)
     for figure in (
         figures.error_over_sigma(ds, limits),
-        figures.limit_ratios(ds, limits, claims.claim_datasets(ds)),
+        figures.limit_ratios(ds, limits, study.claim_datasets(ds)),
         figures.sample_images({text: np.zeros((1, 2, 2))}),
     ):
         figure.canvas.draw()
@@ -544,7 +546,7 @@ def test_nothing_unpickles_or_evaluates():
     sources = {
         path: path.read_text(encoding="utf-8")
         for folder in ("epkit", "benchmarks")
-        for path in (ROOT / folder).glob("*.py")
+        for path in (ROOT / folder).rglob("*.py")
     }
     for path in (ROOT / "notebooks").glob("*.ipynb"):
         cells = nbformat.read(path, as_version=4).cells
@@ -621,8 +623,8 @@ def test_make_refuses_variables_that_it_does_not_know(counted, arguments, messag
     [
         (execute.main, ["figurs"], "did you mean figures?"),
         (execute.main, ["figures", "--porfile", "smoke"], "'--porfile': no such option; did you mean --profile?"),
-        (epkit.datasets.main, ["mnits"], "unknown data set 'mnits'; did you mean mnist?"),
-        (epkit.datasets.main, ["--chekc"], "'--chekc': no such option; did you mean --check?"),
+        (execute.main, ["data", "mnits"], "unknown data set 'mnits'; did you mean mnist?"),
+        (execute.main, ["data", "--chekc"], "'--chekc': no such option; did you mean --check?"),
     ],
 )
 def test_a_misspelt_command_line_names_the_nearest(capsys, counted, main, arguments, message):

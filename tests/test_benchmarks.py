@@ -7,12 +7,12 @@ import time
 from itertools import pairwise
 from types import SimpleNamespace
 
-import engine
 import numpy as np
 import plain
 import pytest
 import report
 import schedule
+import speed
 import spine
 import torch
 from hypothesis import given, settings
@@ -20,9 +20,11 @@ from hypothesis import strategies as st
 from matplotlib import pyplot as plt
 
 import epkit
-from epkit import native, store, training
+from epkit.ep import engine, training
+from epkit.files import CHECKOUT
+from epkit.sweep import store
 
-BENCH = store.CHECKOUT / "results" / "bench"
+BENCH = CHECKOUT / "results" / "bench"
 EASY = settings(deadline=None)  # on a busy machine
 JOBS = st.lists(st.floats(0.01, 100), min_size=1, max_size=40)
 
@@ -58,34 +60,34 @@ def test_plain_step_is_the_step_that_epkit_takes(sizes, sigma, monkeypatch):
 
 
 def test_images_have_the_share_of_zeros_that_mnist_has():
-    x, y = engine.images(3_000)
+    x, y = speed.images(3_000)
     assert float((x == 0).double().mean()) == pytest.approx(0.81, abs=0.01)
     assert x.shape == (3_000, 784)
     assert set(y.tolist()) == set(range(10))
-    assert torch.equal(x, engine.images(3_000)[0])
+    assert torch.equal(x, speed.images(3_000)[0])
 
 
 def test_operations_are_those_of_the_formula():
-    work = engine.DEEP
+    work = speed.DEEP
     inner = sum(n * m for n, m in pairwise(work.sizes[1:]))
-    assert engine.flop(work) == 4 * 784 * 1024 + inner * (12 * work.iterations + 4)
-    assert engine.conductances(work) == 2 * 784 * 1024 + inner
+    assert speed.flop(work) == 4 * 784 * 1024 + inner * (12 * work.iterations + 4)
+    assert speed.conductances(work) == 2 * 784 * 1024 + inner
 
 
-@pytest.mark.skipif(native.library() is None, reason="no C++ compiler on this machine")
+@pytest.mark.skipif(engine.library() is None, reason="no C++ compiler on this machine")
 def test_contestants_take_turns_over_the_same_number_of_samples():
-    tiny = engine.Work("tiny", (784, 8, 10), 50.0, 1.0, 2, (0.001, 0.001), 4, members=2)
-    x, y = engine.images(64)
-    rates = engine.paired([(tiny, name) for name in ("native", "plain", "eager")], x, y, 0.01)
-    assert rates.shape == (3, engine.TURNS)
+    tiny = speed.Work("tiny", (784, 8, 10), 50.0, 1.0, 2, (0.001, 0.001), 4, members=2)
+    x, y = speed.images(64)
+    rates = speed.paired([(tiny, name) for name in ("native", "plain", "eager")], x, y, 0.01)
+    assert rates.shape == (3, speed.TURNS)
     assert np.isfinite(rates).all()
 
 
 @pytest.mark.parametrize(
     ("name", "page", "marks", "table"),
     [
-        ("engine", store.CHECKOUT / "README.md", report.MARKS, report.table),
-        ("spine", store.CHECKOUT / "README.md", spine.MARKS, spine.table),
+        ("engine", CHECKOUT / "README.md", report.MARKS, report.table),
+        ("spine", CHECKOUT / "README.md", spine.MARKS, spine.table),
         ("schedule", schedule.PAGE, schedule.MARKS, schedule.table),
     ],
 )
@@ -98,7 +100,7 @@ def test_pages_show_the_stores(tmp_path, name, page, marks, table):
 
 def test_memory_is_as_promised():
     ds = store.read(BENCH / "engine.nc")
-    assert float(ds.memory.sel(work=engine.label(engine.LARGEST))) < 2e9
+    assert float(ds.memory.sel(work=speed.label(speed.LARGEST))) < 2e9
     assert float(ds.heavy_memory) < 1.5e9
 
 

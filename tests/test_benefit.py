@@ -9,24 +9,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from synthetic import flat, limits_of, store
 
-from epkit import analysis, benefit
+from epkit import study
 
 FEW = settings(max_examples=15, deadline=None)
 
 
 def test_benefit_is_recovered_and_not_flattered():
-    planted = benefit.optimum(analysis.final_error(store(benefit=0.3))).squeeze()
+    planted = study.optimum(study.final_error(store(benefit=0.3))).squeeze()
     assert float(planted["mean"]) == pytest.approx(0.3, abs=0.01)
     assert float(planted.low) > 0.28
     assert 1e-5 < planted.sigma_star < 1e-4
     noise = np.random.default_rng(1).normal(0.2, 0.05, size=(400, 14, 4))
     error = xr.concat([flat(each) for each in noise], "repeat")
-    honest = benefit.optimum(error)["mean"]
+    honest = study.optimum(error)["mean"]
     naive = error.mean("seed").isel(sigma=0) - error.mean("seed").isel(sigma=slice(1, None)).min("sigma")
     assert abs(float(honest.mean())) < 0.005 < 0.03 < float(naive.mean())
     with pytest.raises(ValueError, match="sigma = 0"):
-        benefit.optimum(flat(np.full(14, 0.1)).isel(sigma=slice(1, None)))
-    assert np.isnan(benefit.optimum(flat(np.full((14, 1), 0.1)))["mean"])
+        study.optimum(flat(np.full(14, 0.1)).isel(sigma=slice(1, None)))
+    assert np.isnan(study.optimum(flat(np.full((14, 1), 0.1)))["mean"])
 
 
 def test_noise_that_only_repairs_a_bad_learning_rate_adds_nothing_to_tuning():
@@ -34,7 +34,7 @@ def test_noise_that_only_repairs_a_bad_learning_rate_adds_nothing_to_tuning():
     rate = xr.DataArray([0.0, 0.3], {"learning_rate": [0.02, 0.1]}, "learning_rate")
     noise = np.random.default_rng(2).normal(0.2, 0.05, size=(300, 14, 6))
     error = xr.concat([flat(each) for each in noise], "repeat") + rate
-    found = benefit.beyond_tuning(error)
+    found = study.beyond_tuning(error)
     naive = error.mean("seed").isel(sigma=0).min("learning_rate") - error.mean("seed").isel(sigma=slice(1, None)).min(
         ["learning_rate", "sigma"]
     )
@@ -50,12 +50,12 @@ def test_the_choice_is_made_on_other_images_and_other_seeds():
     coords = {"sigma": [0.0, 1.0, 2.0], "seed": [0, 1, 2]}
     validation = xr.DataArray([[0.0, 0.0, 0.0], [0.9, 0.1, 0.2], [0.3, 0.4, 0.4]], coords, ("sigma", "seed"))
     test = xr.DataArray([[0.5, 0.5, 0.5], [0.1, 0.2, 0.3], [0.4, 0.45, 0.35]], coords, ("sigma", "seed"))
-    found = benefit.optimum(test, validation)
+    found = study.optimum(test, validation)
     np.testing.assert_allclose(found.at_star, [0.1, 0.45, 0.35])
     np.testing.assert_allclose(found.benefit, [0.4, 0.05, 0.15])
     assert float(found["mean"]) == pytest.approx(0.2)
     assert float(found.sigma_star) == 2  # 0 is not a noise, although it is best here
-    tuned = benefit.beyond_tuning(test.expand_dims(learning_rate=[0.1]), validation.expand_dims(learning_rate=[0.1]))
+    tuned = study.beyond_tuning(test.expand_dims(learning_rate=[0.1]), validation.expand_dims(learning_rate=[0.1]))
     np.testing.assert_allclose(tuned.difference, found.benefit)
     assert (float(tuned.rate_noisy), float(tuned.sigma_noisy)) == (0.1, 2)
 
@@ -64,22 +64,22 @@ def test_the_choice_is_made_on_other_images_and_other_seeds():
 @given(shift=st.floats(0, 0.2), order=st.permutations(range(6)))
 def test_a_common_shift_changes_no_benefit_and_seeds_have_no_rank(shift, order):
     values = np.random.default_rng(3).choice(np.arange(0.1, 0.6, 0.05), size=(14, 6))  # with ties
-    found = benefit.optimum(flat(values))
-    relabelled = benefit.optimum(flat(values[:, list(order)] + shift))
+    found = study.optimum(flat(values))
+    relabelled = study.optimum(flat(values[:, list(order)] + shift))
     np.testing.assert_allclose(np.sort(relabelled.benefit), np.sort(found.benefit), atol=1e-12)
     assert relabelled.sigma_star == found.sigma_star
 
 
 def test_optimum_over_limit():
     ds = store(benefit=0.3, noise=0.0, floor=0.05, width=0.2)
-    error = analysis.final_error(ds)
+    error = study.final_error(ds)
     limit = limits_of(ds).limit
-    found = benefit.star_over_limit(error, limit).squeeze()
+    found = study.star_over_limit(error, limit).squeeze()
     star = float(error.mean("seed").idxmin("sigma").squeeze())
     geometric = math.exp(float(np.log(limit).mean()))
     assert float(found["mean"]) == pytest.approx(star / geometric)
     assert found.low <= found["mean"] <= found.high
     assert int(found.n) == 5
-    one = benefit.star_over_limit(error.isel(seed=[0]), limit.isel(seed=[0])).squeeze()
+    one = study.star_over_limit(error.isel(seed=[0]), limit.isel(seed=[0])).squeeze()
     assert np.isfinite(one["mean"])
     assert np.isnan(one.low)

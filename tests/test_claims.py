@@ -6,8 +6,8 @@ import pytest
 import xarray as xr
 from synthetic import SIGMAS, store
 
-from epkit import claims
-from epkit.parameters import ParameterError
+from epkit import study
+from epkit.sweep.parameters import ParameterError
 
 
 @pytest.mark.parametrize(
@@ -20,7 +20,7 @@ from epkit.parameters import ParameterError
     ],
 )
 def test_verdict_on_a_point(low, high, expected):
-    assert claims.verdict(low, high, inside=(0.4, 0.6), contains=0.5) == expected
+    assert study.verdict(low, high, inside=(0.4, 0.6), contains=0.5) == expected
 
 
 @pytest.mark.parametrize(
@@ -28,16 +28,16 @@ def test_verdict_on_a_point(low, high, expected):
     [(0.6, 1.9, "supported"), (0.4, 1.0, "undecided"), (2.1, 3.0, "contradicted")],
 )
 def test_verdict_on_equivalence(low, high, expected):
-    assert claims.equivalent(low, high, factor=2) == expected
+    assert study.equivalent(low, high, factor=2) == expected
 
 
 def test_claims_are_judged_from_the_store():
     names = ("mnist", "kmnist_t10k_split", "fashion_mnist")
     ds = store(datasets=names, rates=(0.02, 0.1), benefit=0.3)
     names = ("limit", "datasets", "benefit", "optimum", "beyond_tuning")
-    tables = [getattr(claims, f"claim_{name}")(ds) for name in names]
+    tables = [getattr(study.claims, f"claim_{name}")(ds) for name in names]
     for table in tables:
-        assert list(table.columns) == claims.FIXED_COLUMNS
+        assert list(table.columns) == study.claims.FIXED_COLUMNS
         assert table.n.min() == 5
         assert table.measure.str.contains("4,000 steps").all()
     assert all(table.measure.str.contains("η = 0.").all() for table in tables[:4])
@@ -47,14 +47,14 @@ def test_claims_are_judged_from_the_store():
     assert all(set(table.verdict) == {"supported"} for table in tables)
     far = store(limit=1e-3, datasets=("fashion_mnist",))
     apart = xr.concat([store(), far], "dataset", data_vars="all", join="exact")
-    judged = claims.claim_datasets(apart)
+    judged = study.claim_datasets(apart)
     assert set(judged.verdict) == {"contradicted"}
     assert judged.value.iloc[0] == pytest.approx(0.2, rel=0.1)
-    assert claims.claim_datasets(store()).verdict.tolist() == ["undecided"]
-    assert claims.claim_limit(store(seeds=1)).verdict.tolist() == ["undecided"]
-    assert claims.claim_limit(store(limit=1.0)).verdict.tolist() == ["undecided"]
-    assert claims.claim_limit(store(limit=1e-9, sigmas=SIGMAS[1:])).verdict.tolist() == ["contradicted"]
-    assert claims.claim_benefit(store(benefit=-0.04)).verdict.tolist() != ["supported"]
+    assert study.claim_datasets(store()).verdict.tolist() == ["undecided"]
+    assert study.claim_limit(store(seeds=1)).verdict.tolist() == ["undecided"]
+    assert study.claim_limit(store(limit=1.0)).verdict.tolist() == ["undecided"]
+    assert study.claim_limit(store(limit=1e-9, sigmas=SIGMAS[1:])).verdict.tolist() == ["contradicted"]
+    assert study.claim_benefit(store(benefit=-0.04)).verdict.tolist() != ["supported"]
 
 
 def test_all_pairs_are_judged_at_the_primary_setting():
@@ -63,7 +63,7 @@ def test_all_pairs_are_judged_at_the_primary_setting():
     far = store(datasets=("mnist",), rates=(0.1,)), store(datasets=("fashion_mnist",), rates=(0.1,), limit=1e-3)
     ds = xr.concat([near, xr.concat(far, "dataset", data_vars="all")], "learning_rate", data_vars="all")
     ds["chance"], ds["title"] = near.chance, near.title
-    table = claims.claim_datasets(ds)
+    table = study.claim_datasets(ds)
     assert table.verdict.tolist() == ["supported", "contradicted", "supported"]
     assert table.setting.tolist() == ["primary", "secondary", "primary"]
 
@@ -72,16 +72,16 @@ def test_one_more_data_set_is_judged_in_units_of_its_response():
     ds, check = store(looks=True), store(datasets=("fashion_mnist",), limit=2e-3, looks=True)
     check.attrs["parameters"] = check.attrs["parameters"].replace("mnist", "fashion_mnist")
     check["response"] = 10 * check.response
-    table = claims.claim_check(ds, check)
+    table = study.claim_check(ds, check)
     assert table.verdict.tolist() == ["supported"]
     assert table.value.iloc[0] == pytest.approx(1, abs=0.1)
-    in_volts = claims.claim_check(ds, check.drop_vars("response"))
+    in_volts = study.claim_check(ds, check.drop_vars("response"))
     assert in_volts.verdict.tolist() == ["undecided"]
     assert in_volts.value.iloc[0] == pytest.approx(10, rel=0.1)
 
 
 def test_where_reported_accuracies_appear():
-    found = claims.reported(store(datasets=("mnist", "kmnist_t10k_split"), floor=0.03, benefit=0.2))
+    found = study.reported(store(datasets=("mnist", "kmnist_t10k_split"), floor=0.03, benefit=0.2))
     assert found.index.tolist() == ["KMNIST (t10k split): 77% without noise", "KMNIST (t10k split): 97% at its best σ"]
     assert found["runs like that (test)"].gt(0).all()
     assert found["at (test)"].str.contains("η = 0.02, σ = 0").tolist() == [True, False]
@@ -98,27 +98,27 @@ def test_where_reported_accuracies_appear():
 def test_a_fault_in_the_fixed_claims_is_named(tmp_path, monkeypatch, text, message):
     wrong = {"factor: 2.0": "factr: 2.0", "within: 10.0": "within: 0.5", "inside: [0.4, 0.6]": "inside: [0.6, 0.4]"}
     path = tmp_path / "claims.yaml"
-    path.write_text(claims.FIXED.read_text(encoding="utf-8").replace(text, wrong[text]), encoding="utf-8")
-    monkeypatch.setattr(claims, "FIXED", path)
-    claims.fixed.cache_clear()
+    path.write_text(study.claims.FIXED.read_text(encoding="utf-8").replace(text, wrong[text]), encoding="utf-8")
+    monkeypatch.setattr(study.claims, "FIXED", path)
+    study.fixed.cache_clear()
     with pytest.raises(ParameterError) as caught:
-        claims.fixed()
-    claims.fixed.cache_clear()
+        study.fixed()
+    study.fixed.cache_clear()
     assert "params/claims.yaml: " + message in str(caught.value)
 
 
 def test_settings_that_were_not_run_have_no_row():
     ds = store(datasets=("mnist", "fashion_mnist"), rates=(0.02, 0.1))
     ds["test_error"] = ds.test_error.where((ds.dataset == "mnist") | (ds.learning_rate < 0.05))
-    assert len(claims.claim_limit(ds)) == 3
-    assert len(claims.claim_datasets(ds)) == 2  # one pair and the summary
+    assert len(study.claim_limit(ds)) == 3
+    assert len(study.claim_datasets(ds)) == 2  # one pair and the summary
 
 
 def test_published_errors_are_judged_only_after_all_epochs_and_over_seeds():
     one = {"net": store(sigmas=(0.0, 1e-9), floor=0.035, noise=1e-4, spread=0).isel(sigma=[0])}
 
     def judged(error, epochs=4):
-        return claims.claim_published(one, {"net": error}, {"net": epochs}).verdict.item()
+        return study.claim_published(one, {"net": error}, {"net": epochs}).verdict.item()
 
     assert judged(0.0346) == "supported"
     assert judged(0.02) == "contradicted"
@@ -131,14 +131,14 @@ def test_a_gradient_is_judged_layer_by_layer():
         {"estimator": ["centered"], "nudge": [1e-3, 1e-1], "layer": [1, 2]},
         ("estimator", "nudge", "layer"),
     )
-    table = claims.claim_gradient(xr.Dataset({"relative_error": error}))
+    table = study.claim_gradient(xr.Dataset({"relative_error": error}))
     assert table.verdict.tolist() == ["supported", "contradicted"]
 
 
 def test_a_store_says_which_of_the_papers_data_sets_it_lacks():
     ds = store(datasets=("mnist", "kmnist_t10k_split"))
     ds["diverged"] = xr.zeros_like(ds.test_error, dtype=bool)
-    said = claims.coverage(ds)[""]
+    said = study.coverage(ds)[""]
     assert said["mnist"] == "MNIST"
     assert said["kmnist"] == "KMNIST (t10k split)"
     assert said["fashion_mnist"].startswith("not in this store")

@@ -18,8 +18,9 @@ import torch
 import xarray as xr
 
 import epkit
-from epkit import cluster, ensembles, execute, experiments
-from epkit.parameters import ParameterError
+from epkit import __main__ as execute
+from epkit.sweep import ensemble, pool, runs
+from epkit.sweep.parameters import ParameterError
 
 ROOT = Path(__file__).parents[1]
 TINY = {
@@ -49,7 +50,7 @@ class Cluster:
             "-m",
             f"distributed.cli.dask_{what}",
             "--preload",
-            "epkit.ensembles",
+            "epkit.sweep.ensemble",
             "--no-dashboard",
         ]
         with open(self.folder / f"{what}.log", "ab") as log:
@@ -72,7 +73,7 @@ class Cluster:
         return json.loads(file.read_text())["address"]
 
     def wait_for(self, workers):
-        with cluster.connected(self.address) as client:
+        with pool.connected(self.address) as client:
             wait_until(lambda: len(client.nthreads()) == workers)
 
     def stop(self):
@@ -118,7 +119,7 @@ def test_make_figures_trains_on_the_cluster_that_it_is_given(dask, tmp_path, mon
     shown = capfd.readouterr()
     assert "Verdicts, computed from the stores" in shown.out
     assert "2 workers" in shown.err
-    with cluster.connected(dask.address) as client:
+    with pool.connected(dask.address) as client:
         assert not client.run_on_scheduler(lambda dask_scheduler: list(dask_scheduler.tasks)), "nothing is left behind"
 
 
@@ -127,7 +128,7 @@ def test_a_killed_worker_costs_one_retry_from_its_checkpoint(dask, tmp_path):
     log, parameters = tmp_path / "log", TINY | {"seeds": 1, "epochs": 60, "train_images": 800}
 
     def slow_and_watched():
-        original = ensembles.trained
+        original = ensemble.trained
 
         def trained(sweep, group, rates, *, progress, **options):
             def slower(images):
@@ -138,14 +139,14 @@ def test_a_killed_worker_costs_one_retry_from_its_checkpoint(dask, tmp_path):
 
             return original(sweep, group, rates, progress=slower, **options)
 
-        ensembles.trained, ensembles.KEEP_EVERY = trained, 0.1
+        ensemble.trained, ensemble.KEEP_EVERY = trained, 0.1
 
     def kill_one():
         wait_until(lambda: list((tmp_path / "there" / "sweep.parts").glob("*.checkpoint")))
         time.sleep(0.5)
         os.kill(int(log.read_text().split()[0]), signal.SIGKILL)
 
-    with cluster.connected(dask.address) as client:
+    with pool.connected(dask.address) as client:
         client.run(slow_and_watched)
     killer = Thread(target=kill_one)
     killer.start()
@@ -160,14 +161,14 @@ def test_a_killed_worker_costs_one_retry_from_its_checkpoint(dask, tmp_path):
 
 def test_a_run_that_fails_leaves_the_others_done(dask, tmp_path, monkeypatch):
     path = tmp_path / "sweep.nc"
-    axis = experiments._axis
+    axis = runs._axis
     with monkeypatch.context() as patched:
-        patched.setattr(experiments, "_axis", lambda sweep, name: [0, -1] if name == "seed" else axis(sweep, name))
-        with pytest.raises(cluster.ClusterError) as caught:
+        patched.setattr(runs, "_axis", lambda sweep, name: [0, -1] if name == "seed" else axis(sweep, name))
+        with pytest.raises(pool.ClusterError) as caught:
             epkit.run(TINY, path, scheduler=dask.address)
     assert "sweep.nc: 2 runs failed; the others are kept" in str(caught.value)
     assert "digits, shortcut averaging, N = 1, seed -1 (2 runs): ValueError" in str(caught.value)
-    monkeypatch.setattr(ensembles, "trained", lambda *_, **__: pytest.fail("seed 0 is kept"))
+    monkeypatch.setattr(ensemble, "trained", lambda *_, **__: pytest.fail("seed 0 is kept"))
     assert epkit.run(TINY | {"seeds": 1}, path).run.size == 2
 
 
@@ -177,24 +178,24 @@ def test_other_versions_are_refused(dask, tmp_path, monkeypatch, capsys):
         source.write("# changed\n")
     worker = dask.add_worker(PYTHONPATH=str(tmp_path / "other"))
     dask.wait_for(2)
-    with pytest.raises(cluster.ClusterError) as caught:
+    with pytest.raises(pool.ClusterError) as caught:
         epkit.run(TINY, tmp_path / "sweep.nc", scheduler=dask.address)
     (line,) = str(caught.value).splitlines()[1:]
     assert line.startswith("the worker tcp://127.0.0.1:")
     assert "epkit source " in line
-    assert f"there, source {cluster.SOURCE[:12]} here" in line
+    assert f"there, source {pool.SOURCE[:12]} here" in line
     # one that joins later takes no part, and is no obstacle
-    monkeypatch.setattr(cluster, "refuse_misfits", lambda *_: None)
+    monkeypatch.setattr(pool, "refuse_misfits", lambda *_: None)
     assert epkit.run(TINY | {"seeds": 6}, tmp_path / "sweep.nc", scheduler=dask.address).test_error.notnull().all()
     assert "is refused: epkit source" in capsys.readouterr().err
     worker.wait(timeout=60)
 
 
 def test_a_worker_without_the_data_is_named_before_training(dask, tmp_path, monkeypatch):
-    monkeypatch.setattr(ensembles, "layer_rates", lambda *_: [0.1, 0.1, 0.1])  # this machine may lack them too
+    monkeypatch.setattr(ensemble, "layer_rates", lambda *_: [0.1, 0.1, 0.1])  # this machine may lack them too
     worker = dask.add_worker(EPKIT_DATA=str(tmp_path / "data"), EPKIT_DATA_MIRROR="")
     dask.wait_for(2)
-    with pytest.raises(cluster.ClusterError, match=r"the worker tcp://\S+: .*train-images-idx3-ubyte can't be had"):
+    with pytest.raises(pool.ClusterError, match=r"the worker tcp://\S+: .*train-images-idx3-ubyte can't be had"):
         epkit.run(TINY | {"dataset": ["mnist"]}, tmp_path / "sweep.nc", scheduler=dask.address)
     worker.kill()
     worker.wait()
@@ -207,19 +208,19 @@ def test_what_is_interrupted_leaves_the_worker(dask, tmp_path, monkeypatch):
             raise KeyboardInterrupt
 
     started = time.monotonic()
-    monkeypatch.setattr(experiments.progress_bar, "set_postfix_str", lambda *_, **__: interrupt())
+    monkeypatch.setattr(runs.progress_bar, "set_postfix_str", lambda *_, **__: interrupt())
     with pytest.raises(KeyboardInterrupt):
         epkit.run(LONG, tmp_path / "sweep.nc", scheduler=dask.address)
-    with cluster.connected(dask.address) as client:
+    with pool.connected(dask.address) as client:
         wait_until(lambda: not any(client.run(lambda dask_worker: len(dask_worker.active_threads)).values()))
 
 
 def test_a_lost_scheduler_is_one_error_and_keeps_what_is_done(dask, tmp_path, monkeypatch):
     path, parameters = tmp_path / "sweep.nc", TINY | {"seeds": 8, "epochs": 30}
     code = (
-        "import sys, epkit; from epkit import cluster\n"
+        "import sys, epkit; from epkit.sweep import pool\n"
         f"try: epkit.run({parameters!r}, {str(path)!r}, scheduler={dask.address!r})\n"
-        "except cluster.ClusterError as error: sys.exit(str(error))"
+        "except pool.ClusterError as error: sys.exit(str(error))"
     )
     client = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
     wait_until(lambda: list(path.with_suffix(".parts").glob("[!.]*.nc")))
@@ -228,8 +229,8 @@ def test_a_lost_scheduler_is_one_error_and_keeps_what_is_done(dask, tmp_path, mo
     assert client.returncode == 1
     assert f"{dask.address}: the scheduler was lost; what was finished is kept" in shown.splitlines()[-1]
     assert "Traceback" not in shown
-    done, groups, original = len(list(path.with_suffix(".parts").glob("*.nc"))), [], ensembles.trained
-    monkeypatch.setattr(ensembles, "trained", lambda *a, **k: groups.append(a) or original(*a, **k))
+    done, groups, original = len(list(path.with_suffix(".parts").glob("*.nc"))), [], ensemble.trained
+    monkeypatch.setattr(ensemble, "trained", lambda *a, **k: groups.append(a) or original(*a, **k))
     epkit.run(parameters, path)
     assert 1 <= done == 8 - len(groups)
     for worker in dask.workers:
@@ -238,7 +239,7 @@ def test_a_lost_scheduler_is_one_error_and_keeps_what_is_done(dask, tmp_path, mo
 
 def test_a_scheduler_that_is_not_there_is_said_so_before_any_work(tmp_path, capsys):
     started = time.monotonic()
-    with pytest.raises(cluster.ClusterError, match=r"tcp://127\.0\.0\.1:1: no Dask scheduler answers there"):
+    with pytest.raises(pool.ClusterError, match=r"tcp://127\.0\.0\.1:1: no Dask scheduler answers there"):
         epkit.run(TINY, tmp_path / "sweep.nc", scheduler="tcp://127.0.0.1:1")
     assert time.monotonic() - started < 15
     assert execute.main(["figures", "--profile", "smoke", "--scheduler", "foo"]) == 1
@@ -251,9 +252,9 @@ def test_a_large_machine_trains_several_groups_at_once(tmp_path, monkeypatch):
     """Runs that have work for one core each, on a machine with two or more."""
     parameters, before = TINY | {"sigma": [1e-3]}, torch.get_num_threads()
     alone = epkit.run(parameters, tmp_path / "alone" / "sweep.nc")
-    asked, start = [], cluster.of_this_machine
-    monkeypatch.setattr(cluster, "of_this_machine", lambda *numbers: asked.append(numbers) or start(*numbers))
-    monkeypatch.setattr(experiments, "WORTH_PROCESSES", 0.0)
+    asked, start = [], pool.of_this_machine
+    monkeypatch.setattr(pool, "of_this_machine", lambda *numbers: asked.append(numbers) or start(*numbers))
+    monkeypatch.setattr(runs, "WORTH_PROCESSES", 0.0)
     monkeypatch.setattr("dask.system.CPU_COUNT", 5)
     try:
         torch.set_num_threads(64)

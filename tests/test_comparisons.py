@@ -10,8 +10,10 @@ from matplotlib.figure import Figure
 from test_figures import words
 
 import epkit
-from epkit import canvas, claims, comparisons, escape, store
-from epkit.untrained import power_law, predictions, untrained
+from epkit import figures, study
+from epkit.study.prediction import power_law, predictions
+from epkit.sweep import store
+from epkit.sweep.runs import untrained
 
 TINY = {
     "dataset": ["digits"], "sigma": [0.0, 1e-3], "learning_rate": [0.05], "seeds": 2, "hidden": [12, 12],
@@ -39,7 +41,7 @@ def test_the_untrained_response_is_what_a_look_would_see_before_the_first_step(t
 
 def test_the_untrained_pass_is_kept(tmp_path, monkeypatch):
     first = untrained({"two": TINY}, tmp_path / "untrained.nc")
-    monkeypatch.setattr("epkit.ensembles.data", lambda *_: pytest.fail("a complete store needs no data"))
+    monkeypatch.setattr("epkit.sweep.ensemble.data", lambda *_: pytest.fail("a complete store needs no data"))
     xr.testing.assert_identical(untrained({"two": TINY}, tmp_path / "untrained.nc"), first)
     assert store.parameters(first)["networks"]["two"]["hidden"] == [12, 12]
 
@@ -82,7 +84,7 @@ CHANCE, LOW = [0.9] * 4, [0.9, 0.5, 0.4, 0.3]
 
 def test_a_run_escapes_when_it_stays_below_chance():
     relapsed, nothing = [0.5, 0.9, 0.5, 0.4], [np.nan] * 4
-    found = escape.escape(records(CHANCE, relapsed, nothing, LOW, LOW, LOW)).squeeze()
+    found = study.escape(records(CHANCE, relapsed, nothing, LOW, LOW, LOW)).squeeze()
     np.testing.assert_equal(found.images.values, [[np.nan, 75, np.nan], [50, 50, 50]])
     np.testing.assert_equal(found.escaped.values, [[False, True, False], [True] * 3])
     np.testing.assert_equal(found.ran.values, [[True, True, False], [True] * 3])
@@ -96,38 +98,38 @@ def test_what_noise_has_raised_is_paired_over_seeds():
     for name, factor in (("response", 2 * ds.layer), ("conductance", xr.DataArray(0.5))):
         other = ds[name].where(ds.sigma != 5e-5)
         ds[name] = xr.where(noisy, factor * quiet[name], other).transpose(*ds[name].dims)
-    found = escape.raised(ds, 5e-5)
+    found = study.raised(ds, 5e-5)
     np.testing.assert_allclose(found["mean"].sel(quantity="response"), [2, 4, 6, 8])
     np.testing.assert_allclose(found.high.sel(quantity="conductance"), 0.5)
     assert (found.n == 2).all()
     with pytest.raises(KeyError):
-        escape.raised(ds, 7e-5)
+        study.raised(ds, 7e-5)
 
 
 def test_censored_runs_count_in_share_and_median():
     ds = records(CHANCE, [0.9, 0.9, 0.5, 0.4], CHANCE, LOW, LOW, CHANCE)
-    found, seen = escape.escape(ds), escape.images_seen(ds)
-    share = escape.share_escaped(found, seen).squeeze()
+    found, seen = study.escape(ds), study.images_seen(ds)
+    share = study.share_escaped(found, seen).squeeze()
     np.testing.assert_allclose(share.sel(sigma=0.0), [0, 0, 1 / 3, 1 / 3])
     np.testing.assert_allclose(share.sel(sigma=5e-5), [0, 2 / 3, 2 / 3, 2 / 3])
-    np.testing.assert_equal(escape.median_escape(found, seen).squeeze().values, [np.nan, 50])
-    table = escape.times({"net": ds})
+    np.testing.assert_equal(study.median_escape(found, seen).squeeze().values, [np.nan, 50])
+    table = study.times({"net": ds})
     assert table.loc[("net", 5e-5)].tolist() == [3, 2, 50]
 
 
 def test_pairs_and_the_claim():
     slow = [0.9, 0.9, 0.9, 0.5]
-    whole = escape.escape_ratio(escape.escape(records(slow, slow, LOW, LOW)).squeeze(), 5e-5)
+    whole = study.escape_ratio(study.escape(records(slow, slow, LOW, LOW)).squeeze(), 5e-5)
     assert float(whole["mean"]) == pytest.approx(0.5)
     assert (int(whole.n), int(whole.censored), int(whole.sooner), int(whole.later)) == (2, 0, 2, 0)
-    assert claims.claim_escape({"net": records(slow, slow, LOW, LOW)}).verdict.tolist() == ["supported", "undecided"]
+    assert study.claim_escape({"net": records(slow, slow, LOW, LOW)}).verdict.tolist() == ["supported", "undecided"]
 
-    table = claims.claim_escape({"net": records(CHANCE, slow, LOW, LOW)})
+    table = study.claim_escape({"net": records(CHANCE, slow, LOW, LOW)})
     assert table.verdict[0] == "undecided"  # for one pair is censored
     assert "1 of 2 pairs censored" in table.measure[0]
     assert (table.value[1], table.n[1]) == (1.0, 2)  # but who was first is known of both
-    assert claims.claim_escape({"net": records(slow, slow, LOW, LOW).sel(sigma=[0.0])}).empty
-    later = claims.claim_escape({"net": records(LOW, LOW, slow, slow)})
+    assert study.claim_escape({"net": records(slow, slow, LOW, LOW).sel(sigma=[0.0])}).empty
+    later = study.claim_escape({"net": records(LOW, LOW, slow, slow)})
     assert later.verdict[0] == "contradicted"
 
 
@@ -136,25 +138,25 @@ def test_networks_that_saw_equally_many_images_are_judged_together():
     facts = store.parameters(other) | {"train_images": 7500, "epochs": 8}
     other = other.assign_coords(epoch=other.epoch * 8, dataset=["kmnist_t10k_split"]).assign(title=("dataset", ["K"]))
     other = other.assign_attrs(parameters=json.dumps(facts))
-    table = claims.also_judged({"net-one": one, "net-other": other})
+    table = study.also_judged({"net-one": one, "net-other": other})
     assert table.claim.value_counts().to_dict() == {
         "a critical limit exists": 2, "the limit is the same on all data sets": 2,
         "a finite uncertainty helps": 2, "the optimum lies close to the limit": 2,
     }  # fmt: skip
     assert table.measure.str.contains("15,000 steps").all()
     assert (table.setting == "not fixed").all()
-    alone = claims.also_judged({"net-one": one}).query("claim == 'a finite uncertainty helps'")
+    alone = study.also_judged({"net-one": one}).query("claim == 'a finite uncertainty helps'")
     together = table[table.measure == alone.measure.item()]
     assert together.value.item() == alone.value.item() > 0
-    apart = claims.also_judged({"net-one": one, "net-longer": one.assign_coords(epoch=one.epoch * 2)})
+    apart = study.also_judged({"net-one": one, "net-longer": one.assign_coords(epoch=one.epoch * 2)})
     assert (apart.measure == "nothing to compare: one data set").sum() == 2
-    assert claims.also_judged({}).empty
-    two = claims.also_judged({"net-long": one.sel(sigma=[0.0, 5e-5])})
+    assert study.also_judged({}).empty
+    two = study.also_judged({"net-long": one.sel(sigma=[0.0, 5e-5])})
     assert two.claim.tolist() == ["a finite uncertainty helps"]
 
 
 def test_what_noise_has_gained_is_told_at_each_record():
-    found = escape.gained(records([0.9, 0.5, 0.2, 0.1], [0.9, 0.7, 0.4, 0.1], LOW, LOW), 5e-5)
+    found = study.gained(records([0.9, 0.5, 0.2, 0.1], [0.9, 0.7, 0.4, 0.1], LOW, LOW), 5e-5)
     low = np.array(LOW)
     np.testing.assert_allclose(found["mean"], [0.9, 0.6, 0.3, 0.1] - low)
     assert found.images.values.tolist() == [25, 50, 75, 100]
@@ -163,7 +165,7 @@ def test_what_noise_has_gained_is_told_at_each_record():
 
 
 def drawn(name):
-    canvas.style()
+    figures.style()
     stores, before = synthetic.architecture()
     nights = {"1024x3-mnist": synthetic.plateau(), "1024x3-kmnist": partial(synthetic.plateau(rng=1), [0, 1])}
     start = xr.Dataset(
@@ -173,13 +175,13 @@ def drawn(name):
     found = predictions(stores, before)
     double = {"1024x3-mnist-float64": synthetic.plateau(sigmas=(0.0,), dtype="float64")}
     return {
-        "limits_over_architecture": lambda: comparisons.limits_over_architecture(stores, before),
-        "errors_over_sigma": lambda: comparisons.errors_over_sigma(stores),
-        "conjecture": lambda: comparisons.conjecture(stores, found, power_law(found)),
-        "learning_curves": lambda: comparisons.learning_curves(nights),
-        "escape_times": lambda: comparisons.escape_times(nights),
-        "along_the_way": lambda: comparisons.along_the_way(nights, start, 5e-5),
-        "precision": lambda: comparisons.precision(nights | double),
+        "limits_over_architecture": lambda: figures.limits_over_architecture(stores, before),
+        "errors_over_sigma": lambda: figures.errors_over_sigma(stores),
+        "conjecture": lambda: figures.conjecture(stores, found, power_law(found)),
+        "learning_curves": lambda: figures.learning_curves(nights),
+        "escape_times": lambda: figures.escape_times(nights),
+        "along_the_way": lambda: figures.along_the_way(nights, start, 5e-5),
+        "precision": lambda: figures.precision(nights | double),
     }[name]()
 
 
@@ -207,17 +209,17 @@ def test_figure_can_be_read_alone(name):
 def test_all_escape_times_are_in_view():
     soon, late = synthetic.plateau(), synthetic.plateau(rng=1)
     soon["test_error"] = xr.full_like(soon.test_error, 0.1)
-    panels = comparisons.escape_times({"1024x2-soon": soon, "1024x2-late": late}).axes[:2]
+    panels = figures.escape_times({"1024x2-soon": soon, "1024x2-late": late}).axes[:2]
     drawn = [y for ax in panels for line in ax.lines for y in line.get_ydata() if line.get_marker() in ("o", "^")]
     assert max(drawn) == 60
     assert all(ax.get_ylim()[0] == 0 and ax.get_ylim()[1] > 60 for ax in panels)
 
 
 def test_without_a_twin_there_is_no_figure_of_precision():
-    assert comparisons.precision({"1024x3-mnist": synthetic.plateau()}) is None
+    assert figures.precision({"1024x3-mnist": synthetic.plateau()}) is None
 
 
 def test_where_nothing_is_computed_that_is_said():
-    assert "nothing of this has been computed yet" in words(comparisons.learning_curves({}))
-    assert escape.times({}).empty
-    assert claims.claim_escape({}).empty
+    assert "nothing of this has been computed yet" in words(figures.learning_curves({}))
+    assert study.times({}).empty
+    assert study.claim_escape({}).empty

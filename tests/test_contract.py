@@ -21,11 +21,13 @@ import pytest
 import torch
 
 import epkit
-from epkit import datasets, native, store
-from epkit.execute import COMMITTED, _lacking, planned
-from epkit.experiments import _run_ids
-from epkit.parameters import Sweep, validated
-from epkit.training import relative_rates
+from epkit import data
+from epkit.__main__ import COMMITTED, _lacking, planned
+from epkit.ep import engine
+from epkit.ep.training import relative_rates
+from epkit.sweep import store
+from epkit.sweep.parameters import Sweep, validated
+from epkit.sweep.runs import _run_ids
 
 ROOT = Path(__file__).parents[1]
 RECORD = Path(__file__).with_name("contract.json")
@@ -53,12 +55,12 @@ def test_runs_have_the_hashes_that_they_were_stored_with(path):
 
 def processor() -> str:
     """What the last bits of a sum hang on."""
-    return hashlib.sha256(f"{native._processor()} {torch.__version__}".encode()).hexdigest()[:12]
+    return hashlib.sha256(f"{engine._processor()} {torch.__version__}".encode()).hexdigest()[:12]
 
 
 def numbers(engine: str) -> dict[str, object]:
     """A short training by one engine: a digest of every bit of it, and some rounded numbers."""
-    images = datasets.load("digits", train=120, test=60)
+    images = data.load("digits", train=120, test=60)
     net = epkit.DeepResistiveNetwork((64, 16, 12, 10), input_gain=60.0, members=3, seed=[0, 0, 1])
     history = epkit.train(
         net, images.x_train, images.y_train, epochs=2, batch_size=8, beta=0.1, iterations=4, bias_rate=0.5, looks=2,
@@ -79,7 +81,7 @@ def numbers(engine: str) -> dict[str, object]:
 
 def untrained() -> dict[str, object]:
     """The same of what is computed before training: gradients of each estimator, and calibrated rates."""
-    images = datasets.load("digits", train=64, test=1)
+    images = data.load("digits", train=64, test=1)
     net = epkit.DeepResistiveNetwork((64, 16, 12, 10), input_gain=60.0, members=2, seed=[0, 1])
     target = torch.eye(10)[images.y_train]
     readout, values = epkit.GaussianReadout(1e-3, samples=2), []

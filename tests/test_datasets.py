@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 import torch
 
-from epkit import datasets
-from epkit.datasets import INFO, DataUnavailable, Info, available, checksum, fetch, load
+from epkit import data
+from epkit.__main__ import main
+from epkit.data import INFO, DataUnavailable, Info, available, checksum, fetch, load
 
 TRAIN, LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
 FILES = (TRAIN, LABELS, "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
@@ -79,7 +80,7 @@ def test_digits_train_and_test_are_all_images_once():
 
 def test_the_order_never_changes():
     """Stores written last year must stay comparable: these numbers are not to be updated."""
-    order = datasets._order(torch.arange(1000) % 10)
+    order = data._order(torch.arange(1000) % 10)
     assert order[:8].tolist() == [963, 465, 820, 732, 524, 86, 47, 591]
     assert checksum("digits") == "a9f8f920d8567ad4a24bfd222305789e95470badba670c4c444e34d1e2f1206c"
     assert checksum("kmnist_t10k_split") == "e6c6da9f2a0880a19376ce2ee696a5e84b027223698771259a9303982848588c"
@@ -231,12 +232,12 @@ def test_two_processes_at_once(fake: Fake, tmp_path: Path):
     """Both wait for one signal, then fetch the same files; each must end with all of them verified."""
     script = f"""
 import time, pathlib
-from epkit import datasets
-datasets.INFO["mnist"] = datasets.INFO["mnist"]._replace(files={dict(INFO["mnist"].files)!r})
+from epkit import data
+data.INFO["mnist"] = data.INFO["mnist"]._replace(files={dict(INFO["mnist"].files)!r})
 pathlib.Path({str(tmp_path)!r}, "ready-" + str(time.time_ns())).touch()
 while not pathlib.Path({str(tmp_path)!r}, "go").exists():
     time.sleep(0.001)
-print(*sorted(datasets.fetch("mnist").values()))
+print(*sorted(data.fetch("mnist").values()))
 """
     racers = [
         subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -264,18 +265,18 @@ def test_checksum_follows_the_files_without_reading_them(fake: Fake, monkeypatch
 
 
 def test_command_line(fake: Fake, capsys: pytest.CaptureFixture[str]):
-    assert datasets.main(["--check", "mnist", "digits"]) == 0
+    assert main(["data", "--check", "mnist", "digits"]) == 0
     assert not fake.data.exists()
-    assert datasets.main(["mnist", "digits"]) == 0
+    assert main(["data", "mnist", "digits"]) == 0
     assert "4 files   mirror" in capsys.readouterr().out
     (fake.data / TRAIN).unlink()
     shutil.rmtree(fake.raw)
-    assert datasets.main(["--check", "mnist", "digits"]) == 1
+    assert main(["data", "--check", "mnist", "digits"]) == 1
     assert f"mnist: MNIST/raw/{TRAIN} is neither in" in capsys.readouterr().out
-    assert datasets.main(["mnist"]) == 1
+    assert main(["data", "mnist"]) == 1
     assert "Three ways to get it" in capsys.readouterr().out
     with pytest.raises(SystemExit, match="2"):
-        datasets.main(["nist"])
+        main(["data", "nist"])
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,9 @@ import pytest
 import xarray as xr
 
 import epkit
-from epkit import datasets, ensembles, store
-from epkit.parameters import ParameterError, Sweep, validated
+from epkit import data
+from epkit.sweep import ensemble, store
+from epkit.sweep.parameters import ParameterError, Sweep, validated
 
 TINY = {
     "dataset": ["digits"], "sigma": [0.0, 1e-3], "learning_rate": [0.05], "seeds": 2, "hidden": [12, 12],
@@ -25,9 +26,9 @@ TINY = {
 @pytest.fixture
 def counted(monkeypatch):
     """The groups that are trained, as lists of points."""
-    groups, original = [], ensembles.trained
+    groups, original = [], ensemble.trained
     monkeypatch.setattr(
-        ensembles, "trained", lambda sweep, group, *a, **k: groups.append(group) or original(sweep, group, *a, **k)
+        ensemble, "trained", lambda sweep, group, *a, **k: groups.append(group) or original(sweep, group, *a, **k)
     )
     return groups
 
@@ -42,7 +43,7 @@ def test_a_store_is_labelled_and_says_where_it_comes_from(tmp_path):
     given = store.parameters(ds)
     assert given["sizes"] == {"digits": [64, 12, 12, 10]}
     assert ds.attrs["parameters_sha256"] == store.digest(ds.attrs["parameters"])
-    assert json.loads(ds.attrs["data_sha256"]) == {"digits": datasets.checksum("digits")}
+    assert json.loads(ds.attrs["data_sha256"]) == {"digits": data.checksum("digits")}
     assert "source sha256" in ds.attrs["source"]
     assert not list(tmp_path.glob("*.parts"))
     assert ds.wall_time.sum() > 0
@@ -52,7 +53,7 @@ def test_a_complete_store_is_only_read(tmp_path, counted, monkeypatch):
     first = epkit.run(TINY, tmp_path / "sweep.nc")
     assert [len(group) for group in counted] == [2, 2]
     # not even the data set is needed
-    monkeypatch.setattr(datasets, "load", lambda *_, **__: pytest.fail("a complete store needs no data"))
+    monkeypatch.setattr(data, "load", lambda *_, **__: pytest.fail("a complete store needs no data"))
     xr.testing.assert_identical(epkit.run(TINY, tmp_path / "sweep.nc"), first)
     assert len(counted) == 2
 
@@ -75,8 +76,8 @@ def test_choices_have_images_of_their_own(tmp_path):
     xr.testing.assert_equal(chosen[list(plain.data_vars)].drop_vars(own), plain.drop_vars(own))
     assert "validation_error" not in plain
     # a network that was trained alike, on the images after those that it was trained on
-    split = datasets.load("digits", train=140)
-    images = ensembles.data(validated(Sweep, TINY | {"validation_images": 60}), "digits")
+    split = data.load("digits", train=140)
+    images = ensemble.data(validated(Sweep, TINY | {"validation_images": 60}), "digits")
     assert images.validation is not None
     assert np.array_equal(images.validation[0], split.x_train[80:])
     assert chosen.validation_error.notnull().all()
@@ -118,8 +119,8 @@ def test_a_long_run_that_is_interrupted_goes_on_from_its_checkpoint(tmp_path, mo
     """Within an epoch: what a kill takes is the time since the last checkpoint."""
     parameters = TINY | {"looks": 3}
     undisturbed = epkit.run(parameters, tmp_path / "undisturbed" / "sweep.nc")
-    monkeypatch.setattr(ensembles, "KEEP_EVERY", 0.0)
-    original, steps = ensembles._keep, []
+    monkeypatch.setattr(ensemble, "KEEP_EVERY", 0.0)
+    original, steps = ensemble._keep, []
 
     def keep_and_stop(checkpoint, net, state, spent):
         original(checkpoint, net, state, spent)
@@ -127,7 +128,7 @@ def test_a_long_run_that_is_interrupted_goes_on_from_its_checkpoint(tmp_path, mo
         if len(steps) == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(ensembles, "_keep", keep_and_stop)
+    monkeypatch.setattr(ensemble, "_keep", keep_and_stop)
     path = tmp_path / "interrupted" / "sweep.nc"
     with pytest.raises(KeyboardInterrupt):
         epkit.run(parameters, path)
@@ -214,14 +215,14 @@ def test_what_is_finished_of_a_sweep_is_shown_and_gone_on_from(tmp_path, counted
     sweep = TINY | {"seeds": 3, "looks": 2}
     assert epkit.so_far(sweep, tmp_path / "sweep.nc") is None
     assert not list(tmp_path.iterdir())
-    original = ensembles.trained
+    original = ensemble.trained
 
     def killed(wanted, group, *args, **kwargs):
         if group[0].seed == 2:
             raise KeyboardInterrupt
         return original(wanted, group, *args, **kwargs)
 
-    monkeypatch.setattr(ensembles, "trained", killed)
+    monkeypatch.setattr(ensemble, "trained", killed)
     with pytest.raises(KeyboardInterrupt):
         epkit.run(sweep, tmp_path / "sweep.nc")
     known = epkit.so_far(sweep, tmp_path / "sweep.nc")
@@ -230,7 +231,7 @@ def test_what_is_finished_of_a_sweep_is_shown_and_gone_on_from(tmp_path, counted
     assert known.test_error.sel(seed=2).isnull().all()
     assert (known["run"] != "").squeeze().sum("sigma").values.tolist() == [2, 2, 0]
     # it is a store of its own, without parts and data
-    monkeypatch.setattr(datasets, "load", lambda *_, **__: pytest.fail("a partial store needs no data"))
+    monkeypatch.setattr(data, "load", lambda *_, **__: pytest.fail("a partial store needs no data"))
     elsewhere = tmp_path / "elsewhere" / "sweep.nc"
     elsewhere.parent.mkdir()
     elsewhere.write_bytes((tmp_path / "sweep.nc").read_bytes())
@@ -238,7 +239,7 @@ def test_what_is_finished_of_a_sweep_is_shown_and_gone_on_from(tmp_path, counted
     assert epkit.so_far(sweep | {"epochs": 3}, elsewhere) is None
     monkeypatch.undo()
     whole = epkit.run(sweep, elsewhere)
-    monkeypatch.setattr(ensembles, "trained", lambda *_, **__: pytest.fail("nothing is missing"))
+    monkeypatch.setattr(ensemble, "trained", lambda *_, **__: pytest.fail("nothing is missing"))
     xr.testing.assert_identical(epkit.so_far(sweep, elsewhere), whole)
     assert whole.test_error.notnull().all()
     xr.testing.assert_equal(whole.test_error.sel(seed=[0, 1]), known.test_error.sel(seed=[0, 1]))

@@ -26,10 +26,11 @@ from matplotlib.figure import Figure
 from test_datasets import TRAIN, fake_set
 
 import epkit
-from epkit import analysis, canvas, claims, datasets, ensembles, figures, store
-from epkit.datasets import INFO, Info
-from epkit.networks import DeepResistiveNetwork
-from epkit.training import train
+from epkit import data, figures, study
+from epkit.data import INFO, Info
+from epkit.ep.networks import DeepResistiveNetwork
+from epkit.ep.training import train
+from epkit.sweep import ensemble, store
 
 PARAMETERS, BLOCKS = faulty.PARAMETERS, 8
 SMALL = PARAMETERS | {"seeds": 1, "epochs": 1}
@@ -141,21 +142,21 @@ def test_kill_9_while_a_file_is_written(tmp_path, tries, undisturbed, counted):
 def test_at_most_a_minute_of_training_is_not_yet_kept(tmp_path, monkeypatch, counted):
     """With a clock that each block moves on by ten seconds."""
     now, kept = [0.0], [0.0]
-    monkeypatch.setattr(ensembles.time, "perf_counter", lambda: now[0])
-    original = ensembles._keep
+    monkeypatch.setattr(ensemble.time, "perf_counter", lambda: now[0])
+    original = ensemble._keep
 
     def keep(*arguments):
         original(*arguments)
         kept.append(now[0])
 
-    monkeypatch.setattr(ensembles, "_keep", keep)
+    monkeypatch.setattr(ensemble, "_keep", keep)
 
     def tick(images):
         now[0] += 10.0
 
     sweep = epkit.parameters.validated(epkit.parameters.Sweep, SMALL | {"epochs": 2, "looks": 20})
-    group = [ensembles.Point("digits", 0.05, "shortcut", 1, 0.0, 0)]
-    ensembles.trained(sweep, group, [1.0] * 3, checkpoint=tmp_path / "a.checkpoint", progress=tick)
+    group = [ensemble.Point("digits", 0.05, "shortcut", 1, 0.0, 0)]
+    ensemble.trained(sweep, group, [1.0] * 3, checkpoint=tmp_path / "a.checkpoint", progress=tick)
     assert now[0] >= 400
     longest = max(np.diff([*kept, now[0]]))
     counted("checkpoints within a run", f"made, at most {longest:.0f} s apart", len(kept) - 1)
@@ -197,7 +198,7 @@ def damaged_copies(content, number, random):
 
 def test_damaged_stores_parts_and_checkpoints_are_found(tmp_path, tries, counted, monkeypatch):
     """Whatever bit, whatever length: refused, or read as what was written; never other numbers, never a crash."""
-    monkeypatch.setattr(ensembles, "KEEP_EVERY", 0.0)
+    monkeypatch.setattr(ensemble, "KEEP_EVERY", 0.0)
     monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: None)
     monkeypatch.setattr(Path, "unlink", lambda path, missing_ok=False: None)
     epkit.run(SMALL, tmp_path / "sweep.nc")
@@ -266,13 +267,13 @@ def test_damaged_data_files_are_found_and_had_anew(tmp_path, tries, counted, mon
     monkeypatch.setitem(INFO, "mnist", Info("fake", (2, 2), 60, 20, "MNIST", known))
     for name, folder in {"EPKIT_DATA_MIRROR": "mirror", "EPKIT_DATA": "data"}.items():
         monkeypatch.setenv(name, str(tmp_path / folder))
-    datasets.fetch("mnist")
+    data.fetch("mnist")
     file = tmp_path / "data/MNIST/raw" / TRAIN
     content = file.read_bytes()
     for kind, damaged in damaged_copies(content, 4 * tries, np.random.default_rng(3)):
         file.write_bytes(damaged)
         with pytest.warns(UserWarning, match=f"{TRAIN}: sha256.* moved to {TRAIN}.damaged"):
-            datasets.fetch("mnist")
+            data.fetch("mnist")
         well = file.read_bytes() == content
         counted(f"data file: {kind}", f"{'' if well else FAILED}found, named, moved aside, had anew")
         assert well
@@ -282,10 +283,10 @@ def test_damaged_data_files_are_found_and_had_anew(tmp_path, tries, counted, mon
         file.unlink()
         copy.write_bytes(damaged)
         try:
-            datasets.fetch("mnist")
+            data.fetch("mnist")
             unpacked = hashlib.sha256(file.read_bytes()).hexdigest()
             well, outcome = f"sha256:{unpacked}" == known[TRAIN], "not in the content: used"
-        except datasets.DataUnavailable as error:
+        except data.DataUnavailable as error:
             well, outcome = f"{TRAIN}.gz" in str(error), "named, not used, not moved"
             file.write_bytes(gzip.decompress(content))
         counted(f"mirror's data file: {kind}", f"{'' if well else FAILED}{outcome}")
@@ -314,7 +315,7 @@ def small_disk(tmp_path):
 
 
 def test_a_disk_that_fills_up_during_a_sweep(small_disk, tmp_path, tries, counted, monkeypatch):
-    monkeypatch.setattr(ensembles, "KEEP_EVERY", 0.0)
+    monkeypatch.setattr(ensemble, "KEEP_EVERY", 0.0)
     same = numbers(epkit.run(SMALL, tmp_path / "sweep.nc"))
     disk, leave = small_disk
     for k, free in enumerate(np.random.default_rng(5).integers(0, 120_000, tries)):
@@ -349,7 +350,7 @@ def test_a_disk_that_is_full_under_make_figures(small_disk, tmp_path, tries, cou
     places = {
         "sweep": ({"before": fill}, "11_faults.nc"),
         "figure": ({"after": fill}, "figures/11_faults.png"),
-        "notebook": ({"after": f"canvas.save = lambda *_: None; {fill}"}, "11_faults.ipynb"),
+        "notebook": ({"after": f"figures.save = lambda *_: None; {fill}"}, "11_faults.ipynb"),
     }
     for place, (cells, file) in itertools.islice(places.items(), -(-tries // 5)):  # the first alone, or at length all
         faulty.study(tmp_path / place, **cells)
@@ -384,7 +385,7 @@ def test_read_only_results(small_disk, tmp_path, counted):
     counted("read-only results, all there", "up to date, exit 0")
     assert epkit.run(PARAMETERS, path).test_error.notnull().all()
     with pytest.warns(UserWarning, match=r"11_faults\.png: not saved, the folder is read-only"):
-        canvas.save(Figure(), results / "mine" / "figures", "11_faults")
+        figures.save(Figure(), results / "mine" / "figures", "11_faults")
     counted("read-only results, a notebook opened by hand", "draws, and warns that it saves nothing")
     started_at = time.monotonic()
     with pytest.raises(store.StoreError, match=r"cannot be written \(Read-only file system\)"):
@@ -413,7 +414,7 @@ def test_two_make_figures_at_once(tmp_path, counted):
 
 
 DIES = """
-from epkit import ensembles, store
+from epkit.sweep import ensemble, store
 import os
 def dying(original=store.write):
     def write(ds, path, **options):
@@ -532,12 +533,12 @@ def test_runs_that_diverge_are_marked_and_the_sweep_goes_on(tmp_path, counted):
     well = numbers(sane[runs].drop_attrs()) == numbers(alone[runs].drop_attrs())
     counted("NaN in training", f"{'' if well else FAILED}marked diverged, the others bit-identical", lost.run.size)
     assert well
-    error = analysis.final_error(both).sel(learning_rate=1e38)
+    error = study.final_error(both).sel(learning_rate=1e38)
     assert (error >= 0.85).all(), "no better than chance"
-    limits = analysis.critical_limit(analysis.final_error(both), both.chance)
+    limits = study.critical_limit(study.final_error(both), both.chance)
     for figure in (figures.error_over_sigma(both, limits), figures.training_curves(both), figures.unit_activity(both)):
-        canvas.save(figure, tmp_path, "figure")
-    assert len(claims.claim_limit(both))
+        figures.save(figure, tmp_path, "figure")
+    assert len(study.claim_limit(both))
 
 
 @pytest.mark.parametrize("engine", ["native", "eager"])

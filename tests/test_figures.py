@@ -7,43 +7,43 @@ import xarray as xr
 from matplotlib.figure import Figure
 from synthetic import limits_of, store
 
-from epkit import analysis, benefit, canvas, claims, figures, figures_benefit, figures_scaling
+from epkit import figures, study
 
 NAMES = ("mnist", "kmnist_t10k_split", "fashion_mnist")
 
 
 def benefits_of(ds):
-    error, choice = analysis.final_error(ds), analysis.choice_error(ds)
-    return benefit.optimum(error, choice), benefit.beyond_tuning(error, choice)
+    error, choice = study.final_error(ds), study.choice_error(ds)
+    return study.optimum(error, choice), study.beyond_tuning(error, choice)
 
 
 def drawn(name):
-    canvas.style()
+    figures.style()
     ds = store(rates=(0.02, 0.1), benefit=0.3, spread=0.3)
     sets = store(datasets=NAMES, rates=(0.02, 0.1), benefit=0.3)
     sigmas = (0.0, *(1e-5 * 2.0 ** np.arange(10)))
     scaling = store(samples=(1, 4, 16), averaging=("explicit", "shortcut"), seeds=3, sigmas=sigmas)
-    limits, error = limits_of(scaling), analysis.final_error(scaling)
+    limits, error = limits_of(scaling), study.final_error(scaling)
     looked = store(rates=(0.01, 0.02, 0.05, 0.1), looks=True)
-    choice = analysis.choice_error(sets)
+    choice = study.choice_error(sets)
     return {
         "error_over_sigma": lambda: figures.error_over_sigma(ds, limits_of(ds)),
         "training_curves": lambda: figures.training_curves(ds),
         "unit_activity": lambda: figures.unit_activity(ds),
-        "clt_scaling": lambda: figures_scaling.clt_scaling(scaling, limits, analysis.scaling_exponent(limits.limit)),
+        "clt_scaling": lambda: figures.clt_scaling(scaling, limits, study.scaling_exponent(limits.limit)),
         "dataset_comparison": lambda: figures.dataset_comparison(sets, limits_of(sets)),
         "conductances": lambda: figures.conductances(looked),
         "signal_to_noise": lambda: figures.signal_to_noise(looked, limits_of(looked)),
-        "collapse": lambda: figures_scaling.collapse(scaling, analysis.collapse(error), analysis.curve_distance(error)),
-        "error_map": lambda: figures_benefit.error_map(sets, benefits_of(sets)[0], limits_of(sets)),
-        "noise_or_tuning": lambda: figures_benefit.noise_or_tuning(sets, *benefits_of(sets)),
-        "convergence": lambda: figures_benefit.convergence(sets, *benefits_of(sets)),
-        "rounding": lambda: figures_benefit.rounding(sets, sets.isel(learning_rate=[-1]).sel(sigma=[0.0])),
-        "final_accuracies": lambda: figures_benefit.final_accuracies(sets),
-        "optimum_over_limit": lambda: figures_benefit.optimum_over_limit(
-            sets, benefit.star_over_limit(choice, limits_of(sets).limit), (0.1, 1.0)
+        "collapse": lambda: figures.collapse(scaling, study.collapse(error), study.curve_distance(error)),
+        "error_map": lambda: figures.error_map(sets, benefits_of(sets)[0], limits_of(sets)),
+        "noise_or_tuning": lambda: figures.noise_or_tuning(sets, *benefits_of(sets)),
+        "convergence": lambda: figures.convergence(sets, *benefits_of(sets)),
+        "rounding": lambda: figures.rounding_control(sets, sets.isel(learning_rate=[-1]).sel(sigma=[0.0])),
+        "final_accuracies": lambda: figures.final_accuracies(sets),
+        "optimum_over_limit": lambda: figures.optimum_over_limit(
+            sets, study.star_over_limit(choice, limits_of(sets).limit), (0.1, 1.0)
         ),
-        "limit_ratios": lambda: figures.limit_ratios(sets, limits_of(sets), claims.claim_datasets(sets)),
+        "limit_ratios": lambda: figures.limit_ratios(sets, limits_of(sets), study.claim_datasets(sets)),
     }[name]()
 
 
@@ -110,10 +110,10 @@ def test_a_choice_is_left_to_the_caller():
 def test_what_a_store_lacks_is_left_out_or_said():
     without = store(rates=(0.02, 0.1))
     assert len(figures.conductances(without).axes) == 2  # the means alone
-    assert figures_benefit.choice_made_on(store(looks=True)) == "validation images"
+    assert figures.choice_made_on(store(looks=True)) == "validation images"
     never = store(rates=(0.02, 0.1), limit=1.0)
-    ratios = benefit.star_over_limit(analysis.choice_error(never), limits_of(never).limit)
-    figures_benefit.optimum_over_limit(never, ratios, (0.1, 1.0)).canvas.draw()
+    ratios = study.star_over_limit(study.choice_error(never), limits_of(never).limit)
+    figures.optimum_over_limit(never, ratios, (0.1, 1.0)).canvas.draw()
 
 
 def test_five_panels_fill_two_rows_from_below():
@@ -123,8 +123,8 @@ def test_five_panels_fill_two_rows_from_below():
 
 
 def test_saving_twice_gives_the_same_bytes(tmp_path):
-    first = canvas.save(drawn("error_over_sigma"), tmp_path / "a", "figure")
-    second = canvas.save(drawn("error_over_sigma"), tmp_path / "b", "figure")
+    first = figures.save(drawn("error_over_sigma"), tmp_path / "a", "figure")
+    second = figures.save(drawn("error_over_sigma"), tmp_path / "b", "figure")
     assert [path.suffix for path in first] == [".png", ".svg"]
     for a, b in zip(first, second, strict=True):
         assert a.read_bytes() == b.read_bytes()

@@ -11,17 +11,19 @@ from hypothesis import strategies as st
 from torch.nn.functional import one_hot
 
 import epkit
-from epkit import datasets, training
-from epkit.learning import NUDGES, backpropagated, gradient, phases
-from epkit.training import LOOKED_AT, State, relative_rates
-from epkit.uncertainty import GaussianReadout
+from epkit import data
+from epkit.ep import training
+from epkit.ep.learning import NUDGES, gradient, phases
+from epkit.ep.readout import GaussianReadout
+from epkit.ep.training import LOOKED_AT, State, relative_rates
+from epkit.reference.solutions import backpropagated
 
 DOUBLE = torch.float64
 
 
 @pytest.fixture(scope="module")
 def digits():
-    return datasets.load("digits", train=400, test=100)
+    return data.load("digits", train=400, test=100)
 
 
 @pytest.fixture(scope="module")

@@ -13,10 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import epkit
-from epkit import native
-from epkit.training import torch_steps
+from epkit.ep import engine
+from epkit.ep.training import torch_steps
 
-compiled = pytest.mark.skipif(native.library() is None, reason="no C++ compiler on this machine")
+compiled = pytest.mark.skipif(engine.library() is None, reason="no C++ compiler on this machine")
 
 
 def problem(
@@ -68,7 +68,7 @@ def copied(arguments: list, dtype: torch.dtype = torch.float64, members: list[in
     return [*parameters, x, target, rows, part(stream), xi, scale, rates, bias_rate, gain, nudge, iterations]
 
 
-def outcome(arguments: list, steps=native.steps) -> list[torch.Tensor]:
+def outcome(arguments: list, steps=engine.steps) -> list[torch.Tensor]:
     """All that a block of steps changes and returns."""
     return [*steps(*arguments), *arguments[0], *arguments[1]]
 
@@ -86,9 +86,9 @@ def threads() -> Iterator[None]:
 def fresh_library(monkeypatch, tmp_path) -> Iterator[None]:
     """Compiles anew, into an empty cache."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    native.library.cache_clear()
+    engine.library.cache_clear()
     yield
-    native.library.cache_clear()
+    engine.library.cache_clear()
 
 
 @compiled
@@ -119,7 +119,7 @@ def test_equals_torch(inputs, hidden, outputs, members, batch, streams, nudge, n
 @compiled
 @pytest.mark.parametrize("members", [1, 2, 5])
 def test_threads_change_no_bit(members, monkeypatch):
-    monkeypatch.setattr(native._Pace, "choose", lambda self: True)  # share members, even where it is slower
+    monkeypatch.setattr(engine._Pace, "choose", lambda self: True)  # share members, even where it is slower
     arguments = problem((9, 66, 130, 5), members, streams=min(2, members))
     results = []
     for count in (1, 2, 3):
@@ -153,7 +153,7 @@ def test_cutting_into_blocks_changes_no_bit():
 @compiled
 @pytest.mark.parametrize("threads_count", [1, 2])
 def test_a_diverged_member_shows_and_stays_alone(threads_count, monkeypatch):
-    monkeypatch.setattr(native._Pace, "choose", lambda self: True)
+    monkeypatch.setattr(engine._Pace, "choose", lambda self: True)
     torch.set_num_threads(threads_count)
     arguments = problem(members=3)
     healthy = outcome(copied(arguments))
@@ -170,15 +170,15 @@ def test_refuses_what_it_would_misread():
     arguments = problem()
     arguments[0][1] = arguments[0][1].mT.contiguous().mT
     with pytest.raises(ValueError, match="contiguous"):
-        native.steps(*arguments)
+        engine.steps(*arguments)
     arguments = problem()
     arguments[0][1] = arguments[0][1].float()
     with pytest.raises(ValueError, match="float32 or float64"):
-        native.steps(*arguments)
+        engine.steps(*arguments)
 
 
 def test_falls_back_with_one_warning(monkeypatch, fresh_library):
-    monkeypatch.setattr(native.shutil, "which", lambda name: None)
+    monkeypatch.setattr(engine.shutil, "which", lambda name: None)
     net = epkit.DeepResistiveNetwork((4, 6, 3), input_gain=2.0)
     settings = {
         "epochs": 2,
@@ -200,9 +200,9 @@ def test_falls_back_with_one_warning(monkeypatch, fresh_library):
 def test_two_processes_compile_at_once(fresh_library, tmp_path):
     # Unoptimised, which compiles in a fraction of the time.
     code = (
-        "from epkit import native\n"
-        "native.FLAGS = tuple(flag for flag in native.FLAGS if flag != '-O3')\n"
-        "assert native.library() is not None"
+        "from epkit.ep import engine\n"
+        "engine.FLAGS = tuple(flag for flag in engine.FLAGS if flag != '-O3')\n"
+        "assert engine.library() is not None"
     )
     command = [sys.executable, "-W", "error::UserWarning", "-c", code]
     running = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]

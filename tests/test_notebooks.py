@@ -11,8 +11,8 @@ import nbformat
 import pytest
 import yaml
 
-from epkit import execute
-from epkit.parameters import ParameterError
+from epkit import __main__ as execute
+from epkit.sweep.parameters import ParameterError
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -64,7 +64,7 @@ def test_readme_shows_what_the_stores_say():
 
 def make_figures(folder, *arguments, **environment):
     return subprocess.run(
-        [sys.executable, "-m", "epkit.execute", "figures", *arguments],
+        [sys.executable, "-m", "epkit", "figures", *arguments],
         env=os.environ | {"EPKIT_RESULTS": str(folder), "EPKIT_OFFLINE": "1"} | environment,
         capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip

@@ -6,9 +6,11 @@ import torch
 import yaml
 
 import epkit
-from epkit import DeepResistiveNetwork, claims, diagrams, experiments, gradient, oracles, spice, store
-from epkit.learning import backpropagated
-from epkit.parameters import Oracles, ParameterError
+from epkit import DeepResistiveNetwork, figures, gradient, study
+from epkit.files import CHECKOUT
+from epkit.reference import exactness, spice
+from epkit.reference.solutions import backpropagated
+from epkit.sweep.parameters import Oracles, ParameterError
 
 DOUBLE = torch.float64
 
@@ -29,9 +31,9 @@ def test_the_steady_state_is_where_relaxation_ends(problem, beta):
     net, x, target = problem
     goal = target if beta else None
     for member in range(2):
-        exact = oracles.steady_state(net, x, goal, beta, member=member)
+        exact = exactness.steady_state(net, x, goal, beta, member=member)
         for start in (exact, [-v for v in exact]):  # the right guess, and one that is wrong everywhere
-            for v, w in zip(oracles.steady_state(net, x, goal, beta, member=member, start=start), exact, strict=True):
+            for v, w in zip(exactness.steady_state(net, x, goal, beta, member=member, start=start), exact, strict=True):
                 torch.testing.assert_close(v, w, atol=1e-13, rtol=0)
         for v, w in zip(net.relax(x, 400, goal, beta), exact, strict=True):
             torch.testing.assert_close(v[member], w, atol=1e-10, rtol=0)
@@ -42,9 +44,9 @@ def test_a_unit_without_conductance_stays_at_zero_and_a_bottomless_energy_is_ref
     net.weights[0][:, :, 1] = 0
     net.weights[1][:, 1, :] = 0
     net.biases[0][:, 1] = 0
-    assert (oracles.steady_state(net, x)[0][:, 1] == 0).all()
+    assert (exactness.steady_state(net, x)[0][:, 1] == 0).all()
     with pytest.raises(RuntimeError, match="positive-definite"):
-        oracles.steady_state(net, x, target, -100.0)
+        exactness.steady_state(net, x, target, -100.0)
 
 
 def relative(estimate, reference):
@@ -54,8 +56,8 @@ def relative(estimate, reference):
 def test_the_implicit_gradient_is_that_of_autograd_and_of_a_small_nudge(problem):
     net, x, target = problem
     for member in range(2):
-        weights, biases = oracles.implicit_gradient(
-            net, x, target, oracles.steady_state(net, x, member=member), member=member
+        weights, biases = exactness.implicit_gradient(
+            net, x, target, exactness.steady_state(net, x, member=member), member=member
         )
         unrolled = backpropagated(net, x, target, iterations=400)
         nudged = gradient(net, x, target, beta=1e-4, iterations=400)
@@ -68,7 +70,7 @@ def test_the_implicit_gradient_is_that_of_autograd_and_of_a_small_nudge(problem)
 
 @pytest.fixture(scope="module")
 def smoke():
-    return yaml.safe_load((store.CHECKOUT / "params/smoke/06_oracles.yaml").read_text())
+    return yaml.safe_load((CHECKOUT / "params/smoke/06_oracles.yaml").read_text())
 
 
 @pytest.mark.ngspice
@@ -94,12 +96,12 @@ def test_without_ngspice_the_diodes_wait_for_it(smoke, tmp_path, monkeypatch):
     with pytest.warns(UserWarning, match="ngspice is not installed"):
         ds = epkit.ask_oracles(smoke, tmp_path / "06.nc")
     assert ds["shift"].isnull().all()
-    assert set(claims.claim_exactness(ds).verdict.iloc[-2:]) == {"undecided"}
-    words = [text.get_text() for ax in diagrams.real_diodes(ds).axes for text in ax.texts]
+    assert set(study.claim_exactness(ds).verdict.iloc[-2:]) == {"undecided"}
+    words = [text.get_text() for ax in figures.real_diodes(ds).axes for text in ax.texts]
     assert words == ["not computed: ngspice was not installed"]
     assert epkit.ask_oracles(smoke, tmp_path / "06.nc").identical(ds)
     monkeypatch.setattr(spice, "available", lambda: True)
-    assert experiments.holding(tmp_path / "06.nc", Oracles(**smoke)) is None
+    assert exactness.stored(tmp_path / "06.nc", Oracles(**smoke)) is None
 
 
 def test_parameters_that_make_no_study_are_refused(smoke, tmp_path):

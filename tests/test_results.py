@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 import epkit
-from epkit import store, verdicts
-from epkit.execute import COMMITTED
+from epkit import study
+from epkit.__main__ import COMMITTED
+from epkit.sweep import store
 
 RESULTS = Path(__file__).parents[1] / "results"
 
@@ -24,7 +25,7 @@ def test_the_stores_are_those_of_the_manifest():
 
 
 def test_networks_are_told_with_the_images_they_have_seen():
-    found = verdicts.beside("study")
+    found = study.beside("study")
     steps = found.measure.str.extract(r"([\d,]+) steps")[0].str.replace(",", "").astype(int)
     images = found.setting.str.extract(r", ([\d,]+) images$")[0].str.replace(",", "").astype(int)
     assert (images == 4 * steps).all()  # batches of 4

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from epkit import DeepResistiveNetwork, spice
+from epkit import DeepResistiveNetwork
+from epkit.reference import spice
 
 DOUBLE = torch.float64
 

@@ -1,0 +1,254 @@
+"""How exact the physics is, against exact solutions and real diodes: the experiment of notebook 06."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import xarray as xr
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import avg_pool2d, one_hot
+
+from .. import data as datasets
+from ..ep.learning import Estimator, contrast, gradient
+from ..ep.networks import DeepResistiveNetwork
+from ..ep.training import one_thread
+from ..sweep import ensemble, store
+from ..sweep.parameters import Oracles, Solved, validated
+from ..sweep.runs import holding, memoised, progress_bar, settings
+from . import spice
+from .solutions import DOUBLE, Layers, _quadratic, agreement, implicit_gradient, steady_state
+
+ESTIMATORS: tuple[Estimator, ...] = ("centered", "positive")
+
+
+def ask_oracles(parameters: Oracles | Mapping[str, object], path: str | Path) -> xr.Dataset:
+    """How exact relaxation, gradient and ideal diodes are; read from the store at `path` or computed in a minute.
+
+    Without ngspice, what real diodes do stays NaN, with a warning, until the same call finds it installed.
+
+    Returns:
+        Dataset with, layers that a network lacks being NaN,
+        - distance (network, phase, iteration, layer): rms distance to the exact steady state (V);
+        - cosine and relative_error (network, reference, iteration, layer): EP estimate at the published beta and with
+          these iterations a phase, against the same at the exact steady states ("converged") and against the
+          gradient by implicit differentiation ("exact");
+        - voltage, response, rounding (network, layer): rms of the free state, of the difference of the nudged phases
+          and of one float32 rounding step of the free state (V), at the published settings; float32_error (network,
+          layer): relative error of the same estimate in float32 against float64;
+        - beta_error (precision, estimator, nudge, layer): relative error against the exact gradient;
+        - shift (scale, layer): rms change of the voltages by real diodes, relative to the rms voltage; forward (scale):
+          their forward voltage at 1 mA (V); diode_cosine and diode_error (scale, circuit, layer): EP estimate with real
+          diodes against that with ideal ones ("ideal") and against the exact gradient of the circuit with real diodes
+          ("real").
+
+    Raises:
+        ParameterError: before any work. datasets.DataUnavailable. StoreError: when the store can't be written.
+    """
+    study = parameters if isinstance(parameters, Oracles) else validated(Oracles, parameters)
+
+    def compute(name: str) -> xr.Dataset:
+        return asked(study, name)
+
+    return memoised(Path(path), partial(stored, Path(path), study), compute)
+
+
+def stored(path: Path, study: Oracles) -> xr.Dataset | None:
+    """The store, if it holds this experiment and lacks nothing that could now be computed."""
+    known = holding(path, study)
+    complete = known is not None and (known["shift"].notnull().any() or not spice.available())
+    return known if complete else None
+
+
+class _Batch(NamedTuple):
+    x: Float[Tensor, "batch n_0"]
+    target: Float[Tensor, "batch n_L"]
+
+
+def asked(study: Oracles, name: str) -> xr.Dataset:
+    """What `experiments.ask_oracles` stores, computed under a progress bar of that name."""
+    data = datasets.load(study.dataset, train=study.images, test=1)
+    batch = _Batch(data.x_train.double(), one_hot(data.y_train, 10).double())
+    parts = []
+    with progress_bar(total=len(study.networks) + 2, desc=name) as bar, one_thread(), ensemble.nudge_too_strong():
+        stopped = []
+        for published in study.networks:
+            stopped.append(_stopped_early(published, study.iterations, batch))
+            bar.update()
+        names = ["-".join(map(str, (batch.x.shape[1], *p.hidden, 10))) for p in study.networks]
+        parts.append(xr.concat(stopped, "network", join="outer").assign_coords(network=names))
+        parts.append(_error_over_beta(study, batch))
+        bar.update()
+        parts.append(_real_diodes(study, batch))
+        bar.update()
+    everything = xr.merge(parts, join="outer", compat="equals")
+    everything["title"] = (), datasets.INFO[study.dataset].title
+    checksums = {study.dataset: datasets.checksum(study.dataset)}
+    title = "Relaxation, gradient and diodes against exact solutions"
+    return everything.assign_attrs(store.provenance(title, settings(study), checksums))
+
+
+def _twins(hidden: list[int], gain: float, n_0: int) -> tuple[DeepResistiveNetwork, DeepResistiveNetwork]:
+    """One untrained circuit, the same to the last bit, to be computed in float64 and in float32."""
+    double, single = (
+        DeepResistiveNetwork((n_0, *hidden, 10), input_gain=gain, dtype=dtype) for dtype in (DOUBLE, torch.float32)
+    )
+    double.weights = [w.double() for w in single.weights]
+    return double, single
+
+
+def _ep(net: DeepResistiveNetwork, batch: _Batch, **settings: Any) -> list[Tensor]:
+    """EP estimate for the conductances, computed in the network's precision, one float64 (n_pre, n_post) a layer."""
+    estimate = gradient(net, *(t.to(net.biases[0]) for t in batch), **settings)
+    return [g[0].double() for g in estimate.weights]
+
+
+def _estimate(net: DeepResistiveNetwork, x: Tensor, upper: Layers, lower: Layers, beta: float) -> list[Tensor]:
+    """Centred EP estimate of the conductances' gradient from two states, however they were found."""
+    states = [torch.stack(pair)[None] for pair in zip(upper, lower, strict=True)]
+    c = contrast(states, net.input_gain * x[None], 2 * beta)
+    return [torch.cat([c.column[0] - c.product[0], c.column[0] + c.product[0]]), *(w[0] for w in c.inner)]
+
+
+def _rms(layers: Layers) -> list[float]:
+    return [float(v.square().mean().sqrt()) for v in layers]
+
+
+def _difference(a: Layers, b: Layers) -> Layers:
+    return [v - w for v, w in zip(a, b, strict=True)]
+
+
+def _agreements(estimate: list[Tensor], reference: list[Tensor]) -> list[tuple[float, float]]:
+    return [agreement(e, r) for e, r in zip(estimate, reference, strict=True)]
+
+
+def _stopped_early(published: Solved, iterations: list[int], batch: _Batch) -> xr.Dataset:
+    """One published network, untrained: distances, gradients with few iterations, responses."""
+    x, target = batch
+    beta = published.beta
+    net, single = _twins(published.hidden, published.input_gain, x.shape[1])
+    free = steady_state(net, x)
+    steady = {
+        "free": free,
+        "nudged +": steady_state(net, x, target, beta, start=free),
+        "nudged -": steady_state(net, x, target, -beta, start=free),
+    }
+    begin = net.relax(x, published.iterations)
+    distance, stopped = [], {}
+    for phase, sign in (("free", 0), ("nudged +", 1), ("nudged -", -1)):
+        state, along = begin if sign else None, []
+        for k in range(1, max(iterations) + 1):
+            state = net.relax(x, 1, target if sign else None, sign * beta, state)
+            if k in iterations:
+                along.append(_rms(_difference([v[0] for v in state], steady[phase])))
+            if k == published.iterations:
+                stopped[phase] = [v[0] for v in state]
+        distance.append(along)
+    converged = _estimate(net, x, steady["nudged +"], steady["nudged -"], beta)
+    exact, _ = implicit_gradient(net, x, target, free)
+    estimates = [_ep(net, batch, beta=beta, iterations=k) for k in iterations]
+    agreement = [[_agreements(estimate, reference) for estimate in estimates] for reference in (converged, exact)]
+    settings = {"beta": beta, "iterations": published.iterations}
+    rounded = _agreements(_ep(single, batch, **settings), _ep(net, batch, **settings))
+    rounding = [torch.from_numpy(np.spacing(v.float().abs().numpy())).double() for v in stopped["free"]]
+    dims, table = ("reference", "iteration", "layer"), np.array(agreement)
+    return xr.Dataset(
+        {
+            "distance": (("phase", "iteration", "layer"), np.array(distance), {"units": "V"}),
+            "cosine": (dims, table[..., 0], {"units": "1"}),
+            "relative_error": (dims, table[..., 1], {"units": "1"}),
+            "voltage": ("layer", _rms(stopped["free"]), {"units": "V"}),
+            "response": ("layer", _rms(_difference(stopped["nudged +"], stopped["nudged -"])), {"units": "V"}),
+            "rounding": ("layer", _rms(rounding), {"units": "V"}),
+            "float32_error": ("layer", [error for _, error in rounded], {"units": "1"}),
+            "published_iterations": ((), published.iterations, {"units": "1"}),
+            "published_beta": ((), beta, {"units": "S"}),
+        },
+        {
+            "phase": list(steady),
+            "reference": ["converged", "exact"],
+            "iteration": iterations,
+            "layer": np.arange(1, len(net.sizes)),
+        },
+    )
+
+
+def _error_over_beta(study: Oracles, batch: _Batch) -> xr.Dataset:
+    """Relative error of converged EP estimates against implicit differentiation, in float64 and float32."""
+    double, single = _twins(study.hidden, study.input_gain, batch.x.shape[1])
+    exact, _ = implicit_gradient(double, *batch, steady_state(double, batch.x))
+
+    def errors(net: DeepResistiveNetwork, estimator: Estimator, beta: float) -> list[float]:
+        estimate = _ep(net, batch, beta=beta, iterations=study.check_iterations, estimator=estimator)
+        return [error for _, error in _agreements(estimate, exact)]
+
+    table = [[[errors(net, e, beta) for beta in study.betas] for e in ESTIMATORS] for net in (double, single)]
+    return xr.Dataset(
+        {"beta_error": (("precision", "estimator", "nudge", "layer"), np.array(table), {"units": "1"})},
+        {
+            "precision": ["float64", "float32"],
+            "estimator": list(ESTIMATORS),
+            "nudge": ("nudge", study.betas, {"units": "S", "long_name": "nudging conductance, beta"}),
+            "layer": np.arange(1, len(double.sizes)),
+        },
+    )
+
+
+def _real_diodes(study: Oracles, batch: _Batch) -> xr.Dataset:
+    """A small network whose diodes have a forward voltage, solved by ngspice; NaN where that isn't installed."""
+    shape = datasets.INFO[study.dataset].shape
+    x = avg_pool2d(batch.x.unflatten(1, shape)[:, None], study.pool).flatten(1)
+    net, _ = _twins(study.diode_hidden, study.diode_gain, x.shape[1])
+    beta, target, layers = study.diode_beta, batch.target, len(net.sizes) - 1
+
+    def solved(sign: int, diode: str, scale: float = 1.0) -> Layers:
+        images = [
+            spice.solve(
+                spice.netlist(
+                    net, image, 0, goal if sign else None, sign * beta, diode, scale=scale, siemens=study.siemens
+                ),
+                net.sizes,
+            )
+            for image, goal in zip(x, target, strict=True)
+        ]
+        return [torch.from_numpy(np.stack(layer)) for layer in zip(*images, strict=True)]
+
+    shift = np.full((len(study.scales), layers), np.nan)
+    agreement = np.full((len(study.scales), 2, layers, 2), np.nan)
+    model = spice.MODELS[study.diode]
+    if spice.available():
+        ideal = solved(0, "ideal")
+        reference = _estimate(net, x, solved(1, "ideal"), solved(-1, "ideal"), beta)
+        hessian, current, sign = _quadratic(net, x, 0)
+        for row, scale in enumerate(study.scales):
+            free = solved(0, study.diode, scale)
+            estimate = _estimate(net, x, solved(1, study.diode, scale), solved(-1, study.diode, scale), beta)
+            # Kirchhoff: what the resistors carry away from a unit has come through its diode.
+            through = study.siemens * sign * (torch.cat(free, 1) @ hessian - current)
+            shunt = sign.abs() * model.scaled(scale).slope(through) / study.siemens
+            exact, _ = implicit_gradient(net, x, target, free, shunt=shunt)
+            shift[row] = np.array(_rms(_difference(free, ideal))) / np.array(_rms(ideal))
+            agreement[row] = [_agreements(estimate, r) for r in (reference, exact)]
+    else:
+        warnings.warn("ngspice is not installed: what real diodes do is left out", stacklevel=3)
+    return xr.Dataset(
+        {
+            "shift": (("scale", "layer"), shift, {"units": "1"}),
+            "diode_cosine": (("scale", "circuit", "layer"), agreement[..., 0], {"units": "1"}),
+            "diode_error": (("scale", "circuit", "layer"), agreement[..., 1], {"units": "1"}),
+            "diode_sizes": ((), json.dumps(net.sizes)),
+        },
+        {
+            "scale": study.scales,
+            "forward": ("scale", [model.scaled(s).forward(1e-3) for s in study.scales], {"units": "V"}),
+            "circuit": ["ideal", "real"],
+            "layer": np.arange(1, layers + 1),
+        },
+    )

@@ -1,0 +1,118 @@
+"""One network looked at closely (notebook 01): how it relaxes, whether its gradient is the true one, that it learns."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from .. import data as datasets
+from ..ep.learning import NUDGES, gradient
+from ..ep.networks import DeepResistiveNetwork
+from ..ep.training import one_thread, train
+from ..sweep import ensemble, store
+from ..sweep.parameters import Mechanism, layer_sizes, validated
+from ..sweep.runs import holding, memoised, progress_bar, settings
+from .solutions import agreement, backpropagated
+
+
+def look_inside(parameters: Mechanism | Mapping[str, object], path: str | Path) -> xr.Dataset:
+    """One network looked at closely: how it relaxes, whether its EP gradient is the true one, and that it learns.
+
+    Read from the store at `path` where it holds just these parameters, else computed in well under a minute.
+
+    Returns:
+        Dataset with
+        - distance (phase, iteration, layer): rms distance to the steady state (V) of the free phase and of both nudged
+          phases, mean over the checked images; `output` (phase, iteration, unit): output voltages for the first image;
+        - cosine and relative_error (estimator, nudge, layer): EP estimate after `check_iterations` against autograd
+          through the relaxation, in float64;
+        - test_error, train_error, activity … over (epoch[, layer]): training without uncertainty.
+    """
+    mechanism = parameters if isinstance(parameters, Mechanism) else validated(Mechanism, parameters)
+
+    def compute(name: str) -> xr.Dataset:
+        return looked_at(mechanism, name)
+
+    return memoised(Path(path), partial(holding, Path(path), mechanism), compute)
+
+
+def looked_at(mechanism: Mechanism, name: str) -> xr.Dataset:
+    """What `experiments.look_inside` stores, computed under a progress bar of that name."""
+    data = ensemble.data(mechanism, mechanism.dataset)
+    x_train, y_train = data.train
+    sizes = layer_sizes(mechanism, mechanism.dataset)
+    x = x_train[: mechanism.check_images].double()
+    target = one_hot(y_train[: mechanism.check_images], sizes[-1]).double()
+    untrained = DeepResistiveNetwork(sizes, input_gain=mechanism.input_gain, dtype=torch.float64)
+    steps = len(mechanism.betas) * len(NUDGES) + mechanism.epochs + 2
+    with progress_bar(total=steps, desc=name) as bar, one_thread(), ensemble.nudge_too_strong():
+        relaxation = _relaxation(untrained, x, target, mechanism)
+        bar.update()
+        reference = backpropagated(untrained, x, target, iterations=mechanism.check_iterations)
+        bar.update()
+        estimates = []
+        for name, beta in itertools.product(NUDGES, mechanism.betas):
+            estimate = gradient(untrained, x, target, beta=beta, iterations=mechanism.check_iterations, estimator=name)
+            estimates.append([agreement(g, r) for g, r in zip(estimate.weights, reference, strict=True)])
+            bar.update()
+        net = DeepResistiveNetwork(sizes, input_gain=mechanism.input_gain, dtype=getattr(torch, mechanism.dtype))
+        rates = mechanism.learning_rate * torch.tensor(ensemble.layer_rates(mechanism, mechanism.dataset, "cpu"))
+        history = train(
+            net,
+            *data.train,
+            epochs=mechanism.epochs,
+            batch_size=mechanism.batch_size,
+            beta=mechanism.beta,
+            iterations=mechanism.iterations,
+            learning_rates=rates.tolist(),
+            decay=mechanism.decay,
+            bias_rate=mechanism.bias_rate,
+            test=data.test,
+            estimator=mechanism.estimator,
+        )
+        bar.update(mechanism.epochs)
+    compared = np.array(estimates).reshape(len(NUDGES), len(mechanism.betas), -1, 2)
+    dims = ("estimator", "nudge", "layer")
+    checked = xr.Dataset(
+        {
+            "cosine": (dims, compared[..., 0], {"units": "1"}),
+            "relative_error": (dims, compared[..., 1], {"units": "1"}),
+        },
+        {"estimator": list(NUDGES), "nudge": mechanism.betas, "layer": history.layer},
+    )
+    checked["nudge"].attrs = {"units": "S", "long_name": "nudging conductance, beta"}
+    everything = xr.merge([relaxation, checked, history.isel(member=0, drop=True)], join="exact", compat="equals")
+    everything["title"] = (), datasets.INFO[mechanism.dataset].title
+    checksums = {mechanism.dataset: datasets.checksum(mechanism.dataset)}
+    title = "Relaxation, gradient and learning of a deep resistive network"
+    return everything.assign_attrs(store.provenance(title, settings(mechanism), checksums))
+
+
+def _relaxation(net: DeepResistiveNetwork, x: Tensor, target: Tensor, mechanism: Mechanism) -> xr.Dataset:
+    """Distance to the steady state and output voltages along the free and both nudged phases."""
+    beta = mechanism.beta
+    start = net.relax(x, mechanism.iterations)
+    phases = {"free": (None, 0.0, None), "nudged +": (target, beta, start), "nudged -": (target, -beta, start)}
+    distance, output = [], []
+    for wanted, nudge, first in phases.values():
+        steady = net.relax(x, mechanism.check_iterations, wanted, nudge, first)
+        path = [first or [torch.zeros_like(v) for v in steady]]
+        for _ in range(2 * mechanism.iterations):
+            path.append(net.relax(x, 1, wanted, nudge, path[-1]))
+        distance.append([[float((v - s).square().mean().sqrt()) for v, s in zip(p, steady, strict=True)] for p in path])
+        output.append([p[-1][0, 0].tolist() for p in path])
+    return xr.Dataset(
+        {
+            "distance": (("phase", "iteration", "layer"), np.array(distance), {"units": "V"}),
+            "output": (("phase", "iteration", "unit"), np.array(output), {"units": "V"}),
+        },
+        {"phase": list(phases), "layer": np.arange(1, len(net.sizes))},
+    )

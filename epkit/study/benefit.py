@@ -1,0 +1,133 @@
+"""What noise gains: the best uncertainty, what it saves, and how close to the limit it lies, chosen and measured apart.
+
+Errors, dims and intervals as in `analysis`.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import xarray as xr
+from scipy import stats
+
+from .limit import RESAMPLES, t_interval
+
+
+def held_out_choice(error: xr.DataArray, over: Sequence[str]) -> xr.DataArray:
+    """For each seed, the place (along `over`, stacked) of the least mean error of the *other* seeds; -1: none was run.
+
+    The least of many noisy means flatters itself, so what is chosen by some seeds must be measured on another.
+    """
+
+    def group(error: np.ndarray) -> np.ndarray:
+        chosen = np.full(error.shape[1], -1)
+        for seed in range(error.shape[1]):
+            # sorted, so that ties do not hang on the order in which seeds are added
+            others = np.ma.masked_invalid(np.sort(np.delete(error, seed, axis=1)))
+            if others.count():
+                chosen[seed] = others.mean(axis=1).filled(np.inf).argmin()
+        return chosen
+
+    return xr.apply_ufunc(
+        group, _stacked(error, over),
+        input_core_dims=[["setting", "seed"]], output_core_dims=[["seed"]], vectorize=True,
+    )  # fmt: skip
+
+
+def at_choice(values: xr.DataArray, chosen: xr.DataArray, over: Sequence[str]) -> xr.DataArray:
+    """`values` at the setting that `held_out_choice` has chosen for each seed; NaN where there is none."""
+    return _stacked(values, over).isel(setting=chosen.clip(min=0)).where(chosen >= 0)
+
+
+def _stacked(values: xr.DataArray, over: Sequence[str]) -> xr.DataArray:
+    return values.sortby(list(over)).stack(setting=over, create_index=False).drop_vars(over)
+
+
+def _against_zero(error: xr.DataArray, chosen_on: xr.DataArray | None) -> tuple[xr.DataArray, ...]:
+    """Errors at sigma = 0 and at sigma > 0, then what choices are made on, split alike."""
+    if not (error.sigma == 0).any() or not (error.sigma > 0).any():
+        raise ValueError(
+            "the benefit of noise needs sigma = 0 and some sigma > 0, one of which this error does not hold"
+        )
+    choice = error if chosen_on is None else chosen_on
+    return tuple(
+        part for each in (error, choice) for part in (each.sel(sigma=0, drop=True), each.sel(sigma=each.sigma > 0))
+    )
+
+
+def optimum(error: xr.DataArray, chosen_on: xr.DataArray | None = None, level: float = 0.95) -> xr.Dataset:
+    """The benefit error(0) - error(sigma*) of each seed, at the sigma* > 0 that is best for the *other* seeds.
+
+    `chosen_on`: the error by which sigma* is chosen, that of the validation images; without it, `error` itself.
+    Returns per seed the errors `at_zero` and `at_star` and their difference `benefit`, whose t interval over seeds is
+    (mean, low, high, n); and `sigma_star` (V), the choice of all seeds together. Raises ValueError without sigma = 0,
+    or without others.
+    """
+    at_zero, noisy, _, choice = _against_zero(error, chosen_on)
+    at_star = at_choice(noisy, held_out_choice(choice, ["sigma"]), ["sigma"])
+    found = {"at_zero": at_zero, "at_star": at_star, "benefit": at_zero - at_star}
+    return t_interval(found["benefit"], level=level).assign(found | {"sigma_star": _best(choice).sigma})
+
+
+def beyond_tuning(error: xr.DataArray, chosen_on: xr.DataArray | None = None, level: float = 0.95) -> xr.Dataset:
+    """What noise adds to a good learning rate: the best noiseless setting's error minus the best noisy one's.
+
+    Noiseless: any learning rate at sigma = 0; noisy: any learning rate at any sigma > 0; both the best for the *other*
+    seeds by `chosen_on`, as in `optimum`. Returns per seed the errors `noiseless` and `noisy` and their `difference`,
+    whose t interval over seeds is (mean, low, high, n); and the settings that all seeds together choose:
+    `rate_noiseless`, `rate_noisy`, `sigma_noisy` (V).
+    """
+    at_zero, above, choice_zero, choice_above = _against_zero(error, chosen_on)
+    rates, plane = ["learning_rate"], ["learning_rate", "sigma"]
+    noiseless = at_choice(at_zero, held_out_choice(choice_zero, rates), rates)
+    noisy = at_choice(above, held_out_choice(choice_above, plane), plane)
+    best = _best(choice_above, *plane)
+    settings = {"rate_noisy": best.learning_rate, "sigma_noisy": best.sigma}
+    settings |= {"rate_noiseless": _best(choice_zero, *rates).learning_rate}
+    found = {"noiseless": noiseless, "noisy": noisy, "difference": noiseless - noisy} | settings
+    return t_interval(found["difference"], level=level).assign(found)
+
+
+def _best(error: xr.DataArray, *over: str) -> xr.Dataset:
+    """Coordinates (`over`, or sigma) of the least mean error of all seeds; NaN where none was run."""
+    over = over or ("sigma",)
+    mean = error.mean("seed")
+    ran = mean.notnull().any(over)
+    place = mean.fillna(np.inf).sortby(list(over)).argmin(over)
+    return xr.Dataset({dim: mean[dim].sortby(dim)[place[dim]].drop_vars(dim).where(ran) for dim in over})
+
+
+def star_over_limit(error: xr.DataArray, limit: xr.DataArray, level: float = 0.95, rng: int = 0) -> xr.Dataset:
+    """sigma_star / sigma_c with a percentile bootstrap interval over whole seeds: (mean, low, high, n).
+
+    sigma_star, 0 allowed, has the least mean `error`: that of `choice_error`, where there are validation images.
+    `limit` (seed, ...) comes from `critical_limit`; only bracketed seeds count, and only sigmas that all of
+    them ran. Each resample chooses its own sigma_star, so the interval contains the uncertainty of that
+    choice.
+    """
+
+    def group(sigma: np.ndarray, error: np.ndarray, limit: np.ndarray) -> tuple[float, float, float, int]:
+        known = np.isfinite(limit)
+        n = int(known.sum())
+        complete = np.isfinite(error[:, known]).all(axis=1)
+        if not n or not complete.any():
+            return np.nan, np.nan, np.nan, 0
+        sigma, error, log_limit = sigma[complete], error[complete][:, known], np.log(limit[known])
+
+        def ratio(seeds: np.ndarray, axis: int = -1) -> np.ndarray:
+            return sigma[error[:, seeds].mean(axis).argmin(0)] / np.exp(log_limit[seeds].mean(axis))
+
+        everyone = np.arange(n)
+        if n == 1:
+            return float(ratio(everyone)), np.nan, np.nan, n
+        found = stats.bootstrap(
+            (everyone,), ratio, n_resamples=RESAMPLES, confidence_level=level, method="percentile",
+            rng=np.random.default_rng(rng),
+        ).confidence_interval  # fmt: skip
+        return float(ratio(everyone)), found.low, found.high, n
+
+    error, limit = error.sortby(["sigma", "seed"]), limit.sortby("seed")
+    found = xr.apply_ufunc(
+        group, error.sigma, error, limit,
+        input_core_dims=[["sigma"], ["sigma", "seed"], ["seed"]], output_core_dims=[[]] * 4, vectorize=True,
+    )  # fmt: skip
+    return xr.Dataset(dict(zip(("mean", "low", "high", "n"), found, strict=True)))

@@ -1,0 +1,1 @@
+"""Parameters -> runs -> stores, on this machine or on a Dask cluster."""

@@ -1,0 +1,396 @@
+"""Validated parameters: what an experiment may be asked for, and one plain line for each thing that is wrong."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import date
+from itertools import pairwise
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
+
+import numpy as np
+import psutil
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict, StrictInt, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+
+from ..data import INFO
+from ..ep.learning import Estimator
+from ..ep.readout import Averaging
+from ..messages import ParameterError, hint, short, shown
+
+
+def _distinct(values: list) -> list:
+    if len(set(values)) != len(values):
+        raise ValueError("values must differ from one another")
+    return sorted(values) if not isinstance(values[0], str) else values
+
+
+def _known(name: str) -> str:
+    if name not in INFO:
+        raise ValueError(f"no such data set; {hint(name, INFO)}")
+    return name
+
+
+def _rising(ends: tuple[float, float]) -> tuple[float, float]:
+    if not ends[0] < ends[1]:
+        raise ValueError("a range is [low, high], low < high")
+    return ends
+
+
+def _even(width: int) -> int:
+    if width % 2:
+        raise ValueError("hidden widths must be even, half of a layer's diodes point each way")
+    return width
+
+
+MOST_LINES = 20  # of faults: who mixed up two lists need not read a line for each entry
+MANY = 1_000_000  # more of anything is a slip of the keyboard
+Axis = AfterValidator(_distinct)
+Count = Annotated[StrictInt, Field(ge=1, le=MANY)]
+Width = Annotated[StrictInt, Field(ge=2, le=MANY), AfterValidator(_even)]
+# Strict, for `true` and texts are no numbers; and float32 must hold them.
+Number = Annotated[float, Strict(), Field(allow_inf_nan=False, le=1e38)]
+Positive = Annotated[Number, Field(gt=0)]
+Share = Annotated[Number, Field(gt=0, lt=1)]
+DatasetName = Annotated[str, AfterValidator(_known)]
+FileName = Annotated[str, Field(pattern=r"^[0-9A-Za-z][0-9A-Za-z._-]{0,99}$")]  # part of one
+Range = Annotated[tuple[float, float], Strict(False), AfterValidator(_rising)]
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class Network(BaseModel):
+    """What is trained, and how: everything that the runs of an experiment have in common.
+
+    The defaults are those of the design's trials on 28 x 28 images: deep enough for a sharp limit, small enough to
+    train an ensemble in minutes.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    hidden: list[Width] = [128, 128, 128]
+    input_gain: Positive = 1100.0  # A, volts per unit of pixel
+    beta: Positive = 0.7  # nudging conductance
+    iterations: Count = 6  # of each phase
+    estimator: Estimator = "centered"
+    batch_size: Count = 8
+    epochs: Count = 6
+    train_images: Count = 8000  # what KMNIST's t10k split holds; the same for every data set
+    test_images: Count = 2000
+    validation_images: Count | None = None  # training images set apart, on which choices are made; None: no such error
+    decay: Annotated[Number, Field(gt=0, le=1)] = 0.99  # of the learning rate, each epoch
+    bias_rate: Annotated[Number, Field(ge=0)] = 1.0
+    dtype: Literal["float32", "float64"] = "float32"
+    # Records an epoch, each with a look at response, signal-to-noise and conductances; None records the error alone.
+    looks: Count | None = None
+    # Learning rate of each layer at eta = 1; None takes `relative_rates`, the rates that suit an untrained network.
+    rates: list[Positive] | None = None
+
+    def _check(self, names: Sequence[str], members: int) -> None:
+        """ValueError where fields exclude one another, or ask for more than the data sets or the machine have."""
+        if self.rates is not None and len(self.rates) != len(self.hidden) + 1:
+            raise ValueError(
+                f"rates = {shown(self.rates)}: {len(self.hidden) + 1} are needed, one for each layer of weights"
+            )
+        for info in (INFO[name] for name in names):
+            for field, most in (("train_images", info.n_train), ("test_images", info.n_test)):
+                if (wanted := getattr(self, field)) > most:
+                    raise ValueError(f"{field} = {wanted}: {info.title} allows 1 to {most}")
+            sizes = (2 * math.prod(info.shape), *self.hidden, 10)
+            conductances = members * sum(n * m for n, m in pairwise(sizes))
+            check_memory("hidden", self.hidden, conductances * (8 if self.dtype == "float64" else 4), "conductances")
+            if self.train_images + (held_back := self.validation_images or 0) > info.n_train:
+                left = f"{info.n_train - self.train_images}, beside train_images = {self.train_images}"
+                raise ValueError(f"validation_images = {held_back}: {info.title} allows up to {left}")
+        if self.batch_size > self.train_images:
+            raise ValueError(f"batch_size = {self.batch_size}: allowed are 1 to train_images")
+
+
+class Sweep(Network):
+    """A grid of training runs: the lists are its axes."""
+
+    dataset: Annotated[list[DatasetName], Field(min_length=1), Axis]
+    sigma: Annotated[list[Annotated[Number, Field(ge=0)]], Field(min_length=1), Axis]  # volts, of one read-out
+    samples: Annotated[list[Count], Field(min_length=1), Axis] = [1]
+    averaging: Annotated[list[Averaging], Field(min_length=1), Axis] = ["shortcut"]
+    learning_rate: Annotated[list[Positive], Field(min_length=1), Axis] = [0.02]  # eta of `relative_rates`
+    seeds: Count = 3  # seeds 0 … seeds - 1
+
+    @model_validator(mode="after")
+    def _possible(self) -> Sweep:
+        self._check(self.dataset, len(self.sigma) * len(self.learning_rate))
+        runs = self.seeds * math.prod(
+            len(axis) for axis in (self.dataset, self.sigma, self.samples, self.averaging, self.learning_rate)
+        )
+        check_memory("seeds", self.seeds, runs * self.epochs * len(self.hidden) * 16, f"results of {runs:,} runs")
+        return self
+
+
+class Comparison(BaseModel):
+    """Notebooks 08 and 09: several sweeps, each with a store of its own; what one doesn't say is that of the base.
+
+    Those that `compute` names are computed, all if it is None; the others may take nights, and are shown as they are.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    base: dict[str, Any] = {}
+    networks: Annotated[dict[FileName, Sweep], Field(min_length=1)]
+    compute: list[str] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _upon_the_base(cls, values: Any) -> Any:
+        base, networks = (
+            (values.get(name) for name in ("base", "networks")) if isinstance(values, dict) else (None, None)
+        )
+        if not isinstance(base, dict) or not isinstance(networks, dict):
+            return values
+        if unknown := [name for name in base if name not in Sweep.model_fields]:
+            raise ValueError(f"base.{short(unknown[0], 60)}: no such parameter; {hint(unknown[0], Sweep.model_fields)}")
+        whole = {name: base | given if isinstance(given, dict) else given for name, given in networks.items()}
+        return values | {"networks": whole}
+
+    @model_validator(mode="after")
+    def _of_the_networks(self) -> Comparison:
+        if unknown := sorted(set(self.compute or []) - set(self.networks)):
+            raise ValueError(f"compute = {unknown}: allowed are the names in networks: {', '.join(self.networks)}")
+        return self
+
+    def wanted(self) -> dict[str, Sweep]:
+        """The sweeps that are to be computed."""
+        return {name: sweep for name, sweep in self.networks.items() if self.compute is None or name in self.compute}
+
+
+class Checked(Sweep):
+    """Notebooks 04 and 07: a sweep, and a smaller one with settings of its own, as a check of what the first says."""
+
+    check: Sweep | None = None
+
+    @property
+    def sweep(self) -> Sweep:
+        return Sweep(**self.model_dump(exclude={"check"}))
+
+
+class Published(Comparison):
+    """Notebook 00: networks of the literature, and what was reported of them."""
+
+    reported_error: dict[str, Share]
+    reported_epochs: dict[str, Count]
+
+    @model_validator(mode="after")
+    def _reported_of_each(self) -> Published:
+        for field in ("reported_error", "reported_epochs"):
+            if set(getattr(self, field)) != set(self.networks):
+                names = short(", ".join(self.networks))
+                raise ValueError(f"{field} = {shown(getattr(self, field))}: must have an entry for each of {names}")
+        return self
+
+
+class Mechanism(Network):
+    """Notebook 01: one network looked at closely."""
+
+    dataset: DatasetName
+    learning_rate: Positive = 0.02
+    betas: Annotated[list[Positive], Field(min_length=2), Axis]  # of the gradient check, S
+    check_images: Count = 8  # of the gradient check
+    check_iterations: Count = 100  # the distance to the steady state shrinks about fivefold in each
+
+    @model_validator(mode="after")
+    def _possible(self) -> Mechanism:
+        self._check([self.dataset], 1)
+        if self.check_images > self.train_images:
+            raise ValueError(f"check_images = {self.check_images}: allowed are 1 to train_images")
+        return self
+
+
+class Solved(BaseModel):
+    """A published network, with its settings, that notebook 06 compares with exact solutions."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    hidden: list[Width]
+    input_gain: Positive
+    beta: Positive
+    iterations: Count
+
+
+class Oracles(BaseModel):
+    """Notebook 06: the physics against exact solutions, and real diodes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    dataset: DatasetName
+    images: Count = 8  # of every mean
+    networks: Annotated[list[Solved], Field(min_length=1)]
+    iterations: Annotated[list[Count], Field(min_length=2), Axis]  # of each phase, to stop after
+    # the network whose error over beta is shown
+    hidden: list[Width] = [128, 128, 128]
+    input_gain: Positive = 1100.0
+    betas: Annotated[list[Positive], Field(min_length=2), Axis]
+    check_iterations: Count = 100
+    # real diodes
+    diode: Literal["1N4148"] = "1N4148"
+    scales: Annotated[list[Positive], Field(min_length=1), Axis]  # of its forward voltage
+    diode_hidden: list[Width] = [16, 16]
+    diode_gain: Positive = 100.0
+    diode_beta: Positive = 0.01  # so small that what is left is the diodes' doing
+    pool: Count = 4  # pixels a side that make one input
+    siemens: Positive = 1e-4  # conductance that W = 1 stands for
+
+    @model_validator(mode="after")
+    def _possible(self) -> Oracles:
+        info = INFO[self.dataset]
+        if self.images > info.n_train:
+            raise ValueError(f"images = {self.images}: {info.title} allows 1 to {info.n_train}")
+        if any(side % self.pool for side in info.shape):
+            raise ValueError(f"pool = {self.pool}: must divide the images' sides, {info.shape}")
+        if missing := sorted({p.iterations for p in self.networks} - set(self.iterations)):
+            raise ValueError(f"iterations = {shown(self.iterations)}: must contain the networks' own, {missing}")
+        networks = {f"networks.{k}.hidden": p.hidden for k, p in enumerate(self.networks)}
+        if len({tuple(hidden) for hidden in networks.values()}) < len(networks):
+            raise ValueError(f"networks = {shown(self.networks)}: their hidden widths, which name them, must differ")
+        for field, hidden in (networks | {"hidden": self.hidden, "diode_hidden": self.diode_hidden}).items():
+            check_memory(field, hidden, 8 * sum(hidden) ** 2, "equations of the exact steady state")
+        return self
+
+
+class Setting(BaseModel):
+    """Where a claim's verdict is read: of each field given, this value alone."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    dataset: DatasetName | None = None
+    learning_rate: Positive | None = None
+    averaging: Averaging | None = None
+    sigma: Positive | None = None
+
+
+class Claim(BaseModel):
+    """What every claim says before the data: the hypothesis, its measure, and the primary setting."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    paper: str
+    hypothesis: str
+    measure: str
+    notebook: str
+    primary: Setting
+
+
+class LimitClaim(Claim):
+    within: Annotated[float, Field(gt=1)]
+
+
+class DatasetsClaim(Claim):
+    factor: Annotated[float, Field(gt=1)]
+
+
+class ScalingClaim(Claim):
+    exponent: float
+    inside: Range
+    collapse: Positive
+
+
+class BenefitClaim(Claim):
+    threshold: float
+
+
+class OptimumClaim(Claim):
+    inside: Range
+
+
+class EscapeClaim(Claim):
+    below: Positive
+
+
+class Deviation(BaseModel):
+    """A change made after the claims were fixed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    date: Annotated[date, Strict(False)]
+    change: str
+    reason: str
+
+
+class Claims(BaseModel):
+    """`params/claims.yaml`: hypotheses, measures and thresholds, fixed before the data."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    limit: LimitClaim
+    datasets: DatasetsClaim
+    scaling: ScalingClaim
+    benefit: BenefitClaim
+    beyond_tuning: BenefitClaim
+    optimum: OptimumClaim
+    escape: EscapeClaim
+    deviations: list[Deviation]
+
+
+class Point(NamedTuple):
+    """One run's place on the grid; the field names are the store's dimensions."""
+
+    dataset: str
+    learning_rate: float
+    averaging: Averaging
+    samples: int
+    sigma: float
+    seed: int
+
+
+def layer_sizes(network: Network | Oracles, name: str) -> tuple[int, ...]:
+    rows, columns = INFO[name].shape
+    return (rows * columns, *network.hidden, 10)
+
+
+def check_memory(field: str, value: object, needed: float, what: str) -> None:
+    """ValueError where the least that an experiment must hold is more than the memory of this machine."""
+    if needed > (there := psutil.virtual_memory().total):
+        sizes = f"{needed / 1e9:,.0f} GB, this machine has {there / 1e9:,.0f} GB"
+        raise ValueError(f"{field} = {shown(value)}: the {what} alone take {sizes} of memory")
+
+
+def validated(model: type[Model], values: object, place: str = "parameters") -> Model:
+    """`values` as a `model`; ParameterError names place, field, value and what is allowed, one line a fault."""
+    if not isinstance(values, Mapping):
+        raise ParameterError(f"{place}: must hold names and values, is {shown(values)}")
+    try:
+        return model.model_validate(_plain(values))
+    except ValidationError as error:
+        faults = error.errors(include_url=False)
+        lines = [f"{place}: {_fault(model, fault)}" for fault in faults[:MOST_LINES]]
+        if len(faults) > MOST_LINES:
+            lines.append(f"{place}: and {len(faults) - MOST_LINES} more")
+        raise ParameterError("\n".join(lines)) from None
+
+
+def _plain(values: object) -> object:
+    """numpy's arrays and numbers as Python's, wherever they are; iterators as what they are called."""
+    match values:
+        case np.ndarray() | np.generic():
+            return values.tolist()
+        case Mapping():
+            return {name: _plain(value) for name, value in values.items()}
+        case list() | tuple():
+            return [_plain(value) for value in values]
+        case Iterator():  # may never end
+            return shown(values)
+    return values
+
+
+def _fault(model: type[BaseModel], fault: ErrorDetails) -> str:
+    """`field = value: what is allowed`."""
+    field = short(".".join(map(str, fault["loc"])), 60)
+    if fault["type"] == "extra_forbidden":
+        nested = model.model_json_schema().get("$defs", {}).values()
+        inner = dict.fromkeys(name for each in nested for name in each["properties"])
+        return (
+            f"{field}: no such parameter; {hint(fault['loc'][-1], inner if fault['loc'][1:] else model.model_fields)}"
+        )
+    if fault["type"] == "missing":
+        return f"{field}: is missing"
+    allowed = short(fault["msg"].removeprefix("Value error, "))
+    if fault["type"] == "value_error" and isinstance(fault["input"], Mapping):  # of several fields; it says of which
+        return f"{field}.{allowed}" if fault["loc"] else allowed
+    return f"{field} = {shown(fault['input'])}: {allowed}"
