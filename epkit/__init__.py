@@ -5,26 +5,26 @@ from .ep.networks import DeepResistiveNetwork
 from .ep.readout import GaussianReadout
 from .ep.training import evaluate, train
 from .messages import ParameterError
-from .reference.exactness import ask_oracles
-from .reference.mechanism import look_inside
+from .reference.exactness import measure_exactness
+from .reference.mechanism import examine_network
 from .sweep.inputs import refuse_misspelt
-from .sweep.runs import run, run_several, so_far, untrained
+from .sweep.runs import finished_runs, run, run_several, untrained
 from .sweep.store import origin, results
 
 __all__ = [
     "DeepResistiveNetwork",
     "GaussianReadout",
     "ParameterError",
-    "ask_oracles",
     "evaluate",
+    "examine_network",
+    "finished_runs",
     "gradient",
-    "look_inside",
+    "measure_exactness",
     "origin",
     "refuse_misspelt",
     "results",
     "run",
     "run_several",
-    "so_far",
     "train",
     "untrained",
 ]

@@ -30,11 +30,11 @@ from .files import CHECKOUT, StoreError, digest, replacing, writable
 from .messages import ParameterError, hint, short
 from .reference.exactness import stored
 from .study.claims import FIXED
-from .study.report import beside, page, primary, verdicts
+from .study.report import primary_rows, verdict_table, verdicts, verdicts_at_published_size
 from .sweep import pool, store
 from .sweep.inputs import Parser, parameter_file, parameters_cell
 from .sweep.parameters import Checked, Comparison, Mechanism, Oracles, Published, Sweep, validated
-from .sweep.runs import holding
+from .sweep.runs import complete_store
 
 # What epkit refuses in words; raised in a notebook, it needs no traceback of the kernel's.
 REFUSALS = ParameterError, StoreError, data.DataUnavailable, pool.ClusterError
@@ -272,7 +272,7 @@ def summary(profile: str, found: pd.DataFrame, note: str, seconds: float) -> str
         f"\n{note}Profile {profile}, {seconds / 60:.1f} min. Verdicts, computed from the stores (95 % intervals):\n"
     ]
     for claim, rows in found.groupby("claim", sort=False):
-        shown, rest = primary(rows)
+        shown, rest = primary_rows(rows)
         lines.append(f"  {claim}  (notebook {rows.notebook.iloc[0][:2]})")
         lines += [
             f"    {row.verdict:<13}{row.value:9.3g}  [{row.low:.3g}, {row.high:.3g}]  n={row.n}  {row.measure}"
@@ -294,8 +294,8 @@ def manifest() -> str:
 
 def results_table(profile: str) -> str:
     """Markdown for README: notebook 05's page of verdicts, and what made the stores that they come from."""
-    also = page(beside(profile)).drop(columns=["the paper", "beside it"])
-    lines = [*_markdown(page(verdicts(profile))), "", BESIDE, "", *_markdown(also)]
+    also = verdict_table(verdicts_at_published_size(profile)).drop(columns=["the paper", "beside it"])
+    lines = [*_markdown(verdict_table(verdicts(profile))), "", BESIDE, "", *_markdown(also)]
     made = []
     for name in planned(profile):
         stores = {path: store.read(path) for path in sorted(store.results(profile).glob(f"{name}*.nc"))}
@@ -342,7 +342,7 @@ def _lacking(work: dict[str, dict], folder: Path | None) -> list[Experiment]:
 
 
 def _stored(path: Path, wanted: Experiment) -> xr.Dataset | None:
-    return stored(path, wanted) if isinstance(wanted, Oracles) else holding(path, wanted)
+    return stored(path, wanted) if isinstance(wanted, Oracles) else complete_store(path, wanted)
 
 
 def _inputs(source: Path, given: dict, folder: Path) -> str:

@@ -297,7 +297,7 @@ def test_fuzzed_parameters_are_valid_or_refused(counted, name, data):
 def test_a_refused_call_writes_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(ensemble, "trained", lambda *_: pytest.fail("trained"))
     sweep, mechanism, study = TINY, SMOKE["01_equilibrium_propagation"], SMOKE["06_oracles"]
-    for function, good in ((epkit.run, sweep), (epkit.look_inside, mechanism), (epkit.ask_oracles, study)):
+    for function, good in ((epkit.run, sweep), (epkit.examine_network, mechanism), (epkit.measure_exactness, study)):
         for change in ({"dataset": None}, {"sgima": 1}, {"hidden": [10**9]}, {"hidden": [10**6] * 3}, {"beta": object}):
             with pytest.raises(ParameterError) as caught:
                 function(good | change, tmp_path / "store.nc")
@@ -434,7 +434,7 @@ def test_a_foreign_store_is_set_aside_and_kept(tmp_path, monkeypatch, counted, n
     make(path)
     sweep = validated(Sweep, TINY)
     with pytest.warns(UserWarning, match=r"sweep\.nc: not a .*; moved to sweep\.nc\.damaged") as caught:
-        assert runs.holding(path, sweep) is None
+        assert runs.complete_store(path, sweep) is None
     assert len(caught) == 1
     check_lines(str(caught[0].message), str(path))
     assert [p.name for p in tmp_path.iterdir()] == ["sweep.nc.damaged"]

@@ -81,7 +81,7 @@ def test_one_more_data_set_is_judged_in_units_of_its_response():
 
 
 def test_where_reported_accuracies_appear():
-    found = study.reported(store(datasets=("mnist", "kmnist_t10k_split"), floor=0.03, benefit=0.2))
+    found = study.runs_like_reported(store(datasets=("mnist", "kmnist_t10k_split"), floor=0.03, benefit=0.2))
     assert found.index.tolist() == ["KMNIST (t10k split): 77% without noise", "KMNIST (t10k split): 97% at its best σ"]
     assert found["runs like that (test)"].gt(0).all()
     assert found["at (test)"].str.contains("η = 0.02, σ = 0").tolist() == [True, False]
@@ -100,10 +100,10 @@ def test_a_fault_in_the_fixed_claims_is_named(tmp_path, monkeypatch, text, messa
     path = tmp_path / "claims.yaml"
     path.write_text(study.claims.FIXED.read_text(encoding="utf-8").replace(text, wrong[text]), encoding="utf-8")
     monkeypatch.setattr(study.claims, "FIXED", path)
-    study.fixed.cache_clear()
+    study.registered_claims.cache_clear()
     with pytest.raises(ParameterError) as caught:
-        study.fixed()
-    study.fixed.cache_clear()
+        study.registered_claims()
+    study.registered_claims.cache_clear()
     assert "params/claims.yaml: " + message in str(caught.value)
 
 

@@ -98,12 +98,12 @@ def test_what_noise_has_raised_is_paired_over_seeds():
     for name, factor in (("response", 2 * ds.layer), ("conductance", xr.DataArray(0.5))):
         other = ds[name].where(ds.sigma != 5e-5)
         ds[name] = xr.where(noisy, factor * quiet[name], other).transpose(*ds[name].dims)
-    found = study.raised(ds, 5e-5)
+    found = study.noise_factors(ds, 5e-5)
     np.testing.assert_allclose(found["mean"].sel(quantity="response"), [2, 4, 6, 8])
     np.testing.assert_allclose(found.high.sel(quantity="conductance"), 0.5)
     assert (found.n == 2).all()
     with pytest.raises(KeyError):
-        study.raised(ds, 7e-5)
+        study.noise_factors(ds, 7e-5)
 
 
 def test_censored_runs_count_in_share_and_median():
@@ -113,7 +113,7 @@ def test_censored_runs_count_in_share_and_median():
     np.testing.assert_allclose(share.sel(sigma=0.0), [0, 0, 1 / 3, 1 / 3])
     np.testing.assert_allclose(share.sel(sigma=5e-5), [0, 2 / 3, 2 / 3, 2 / 3])
     np.testing.assert_equal(study.median_escape(found, seen).squeeze().values, [np.nan, 50])
-    table = study.times({"net": ds})
+    table = study.escape_table({"net": ds})
     assert table.loc[("net", 5e-5)].tolist() == [3, 2, 50]
 
 
@@ -138,25 +138,25 @@ def test_networks_that_saw_equally_many_images_are_judged_together():
     facts = store.parameters(other) | {"train_images": 7500, "epochs": 8}
     other = other.assign_coords(epoch=other.epoch * 8, dataset=["kmnist_t10k_split"]).assign(title=("dataset", ["K"]))
     other = other.assign_attrs(parameters=json.dumps(facts))
-    table = study.also_judged({"net-one": one, "net-other": other})
+    table = study.judge_unregistered({"net-one": one, "net-other": other})
     assert table.claim.value_counts().to_dict() == {
         "a critical limit exists": 2, "the limit is the same on all data sets": 2,
         "a finite uncertainty helps": 2, "the optimum lies close to the limit": 2,
     }  # fmt: skip
     assert table.measure.str.contains("15,000 steps").all()
     assert (table.setting == "not fixed").all()
-    alone = study.also_judged({"net-one": one}).query("claim == 'a finite uncertainty helps'")
+    alone = study.judge_unregistered({"net-one": one}).query("claim == 'a finite uncertainty helps'")
     together = table[table.measure == alone.measure.item()]
     assert together.value.item() == alone.value.item() > 0
-    apart = study.also_judged({"net-one": one, "net-longer": one.assign_coords(epoch=one.epoch * 2)})
+    apart = study.judge_unregistered({"net-one": one, "net-longer": one.assign_coords(epoch=one.epoch * 2)})
     assert (apart.measure == "nothing to compare: one data set").sum() == 2
-    assert study.also_judged({}).empty
-    two = study.also_judged({"net-long": one.sel(sigma=[0.0, 5e-5])})
+    assert study.judge_unregistered({}).empty
+    two = study.judge_unregistered({"net-long": one.sel(sigma=[0.0, 5e-5])})
     assert two.claim.tolist() == ["a finite uncertainty helps"]
 
 
 def test_what_noise_has_gained_is_told_at_each_record():
-    found = study.gained(records([0.9, 0.5, 0.2, 0.1], [0.9, 0.7, 0.4, 0.1], LOW, LOW), 5e-5)
+    found = study.benefit_over_images(records([0.9, 0.5, 0.2, 0.1], [0.9, 0.7, 0.4, 0.1], LOW, LOW), 5e-5)
     low = np.array(LOW)
     np.testing.assert_allclose(found["mean"], [0.9, 0.6, 0.3, 0.1] - low)
     assert found.images.values.tolist() == [25, 50, 75, 100]
@@ -221,5 +221,5 @@ def test_without_a_twin_there_is_no_figure_of_precision():
 
 def test_where_nothing_is_computed_that_is_said():
     assert "nothing of this has been computed yet" in words(figures.learning_curves({}))
-    assert study.times({}).empty
+    assert study.escape_table({}).empty
     assert study.claim_escape({}).empty

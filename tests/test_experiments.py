@@ -203,17 +203,17 @@ def test_a_missing_parameter_is_named():
 def test_the_mechanism_is_memoised_too(tmp_path):
     shared = {k: v for k, v in TINY.items() if k not in ("sigma", "seeds")}
     parameters = shared | {"dataset": "digits", "learning_rate": 0.05, "betas": [1e-3, 1e-2], "check_iterations": 60}
-    first = epkit.look_inside(parameters, tmp_path / "one.nc")
+    first = epkit.examine_network(parameters, tmp_path / "one.nc")
     assert float(first.cosine.sel(estimator="centered").min()) > 0.999
     before = os.stat(tmp_path / "one.nc").st_mtime_ns
-    xr.testing.assert_identical(epkit.look_inside(parameters, tmp_path / "one.nc"), first)
+    xr.testing.assert_identical(epkit.examine_network(parameters, tmp_path / "one.nc"), first)
     assert os.stat(tmp_path / "one.nc").st_mtime_ns == before
     assert Path(tmp_path / "one.nc").stat().st_size < 200_000
 
 
 def test_what_is_finished_of_a_sweep_is_shown_and_gone_on_from(tmp_path, counted, monkeypatch):
     sweep = TINY | {"seeds": 3, "looks": 2}
-    assert epkit.so_far(sweep, tmp_path / "sweep.nc") is None
+    assert epkit.finished_runs(sweep, tmp_path / "sweep.nc") is None
     assert not list(tmp_path.iterdir())
     original = ensemble.trained
 
@@ -225,7 +225,7 @@ def test_what_is_finished_of_a_sweep_is_shown_and_gone_on_from(tmp_path, counted
     monkeypatch.setattr(ensemble, "trained", killed)
     with pytest.raises(KeyboardInterrupt):
         epkit.run(sweep, tmp_path / "sweep.nc")
-    known = epkit.so_far(sweep, tmp_path / "sweep.nc")
+    known = epkit.finished_runs(sweep, tmp_path / "sweep.nc")
     assert known is not None
     assert known.test_error.sel(seed=[0, 1]).notnull().all()
     assert known.test_error.sel(seed=2).isnull().all()
@@ -235,12 +235,12 @@ def test_what_is_finished_of_a_sweep_is_shown_and_gone_on_from(tmp_path, counted
     elsewhere = tmp_path / "elsewhere" / "sweep.nc"
     elsewhere.parent.mkdir()
     elsewhere.write_bytes((tmp_path / "sweep.nc").read_bytes())
-    xr.testing.assert_identical(epkit.so_far(sweep, elsewhere), known)
-    assert epkit.so_far(sweep | {"epochs": 3}, elsewhere) is None
+    xr.testing.assert_identical(epkit.finished_runs(sweep, elsewhere), known)
+    assert epkit.finished_runs(sweep | {"epochs": 3}, elsewhere) is None
     monkeypatch.undo()
     whole = epkit.run(sweep, elsewhere)
     monkeypatch.setattr(ensemble, "trained", lambda *_, **__: pytest.fail("nothing is missing"))
-    xr.testing.assert_identical(epkit.so_far(sweep, elsewhere), whole)
+    xr.testing.assert_identical(epkit.finished_runs(sweep, elsewhere), whole)
     assert whole.test_error.notnull().all()
     xr.testing.assert_equal(whole.test_error.sel(seed=[0, 1]), known.test_error.sel(seed=[0, 1]))
 

@@ -20,7 +20,7 @@ import faulty
 import numpy as np
 import pytest
 import torch
-from counts import FAILED, KEPT, ROOT, page
+from counts import FAILED, KEPT, ROOT, verdict_table
 from jupyter_client.manager import start_new_kernel
 from matplotlib.figure import Figure
 from test_datasets import TRAIN, fake_set
@@ -31,6 +31,7 @@ from epkit.data import INFO, Info
 from epkit.ep.networks import DeepResistiveNetwork
 from epkit.ep.training import train
 from epkit.sweep import ensemble, store
+from epkit.sweep.parameters import Sweep, validated
 
 PARAMETERS, BLOCKS = faulty.PARAMETERS, 8
 SMALL = PARAMETERS | {"seeds": 1, "epochs": 1}
@@ -154,7 +155,7 @@ def test_at_most_a_minute_of_training_is_not_yet_kept(tmp_path, monkeypatch, cou
     def tick(images):
         now[0] += 10.0
 
-    sweep = epkit.parameters.validated(epkit.parameters.Sweep, SMALL | {"epochs": 2, "looks": 20})
+    sweep = validated(Sweep, SMALL | {"epochs": 2, "looks": 20})
     group = [ensemble.Point("digits", 0.05, "shortcut", 1, 0.0, 0)]
     ensemble.trained(sweep, group, [1.0] * 3, checkpoint=tmp_path / "a.checkpoint", progress=tick)
     assert now[0] >= 400
@@ -558,4 +559,4 @@ def test_every_engine_marks_what_diverges(engine, counted):
 @pytest.mark.parametrize("name", ["faults", "bad_input"])
 def test_the_page_shows_what_was_counted(name):
     counts = KEPT / f"{name}.json"
-    assert page(counts) == (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
+    assert verdict_table(counts) == (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")

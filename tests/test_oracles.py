@@ -75,9 +75,9 @@ def smoke():
 
 @pytest.mark.ngspice
 def test_the_study_is_computed_once_and_says_what_is_known(smoke, tmp_path):
-    ds = epkit.ask_oracles(smoke, tmp_path / "06.nc")
+    ds = epkit.measure_exactness(smoke, tmp_path / "06.nc")
     written = (tmp_path / "06.nc").stat().st_mtime_ns
-    assert epkit.ask_oracles(smoke, tmp_path / "06.nc").identical(ds)
+    assert epkit.measure_exactness(smoke, tmp_path / "06.nc").identical(ds)
     assert (tmp_path / "06.nc").stat().st_mtime_ns == written
     last = ds.isel(iteration=-1)
     assert float(last.distance.max()) < 1e-8
@@ -94,12 +94,12 @@ def test_the_study_is_computed_once_and_says_what_is_known(smoke, tmp_path):
 def test_without_ngspice_the_diodes_wait_for_it(smoke, tmp_path, monkeypatch):
     monkeypatch.setattr(spice, "available", lambda: False)
     with pytest.warns(UserWarning, match="ngspice is not installed"):
-        ds = epkit.ask_oracles(smoke, tmp_path / "06.nc")
+        ds = epkit.measure_exactness(smoke, tmp_path / "06.nc")
     assert ds["shift"].isnull().all()
     assert set(study.claim_exactness(ds).verdict.iloc[-2:]) == {"undecided"}
     words = [text.get_text() for ax in figures.real_diodes(ds).axes for text in ax.texts]
     assert words == ["not computed: ngspice was not installed"]
-    assert epkit.ask_oracles(smoke, tmp_path / "06.nc").identical(ds)
+    assert epkit.measure_exactness(smoke, tmp_path / "06.nc").identical(ds)
     monkeypatch.setattr(spice, "available", lambda: True)
     assert exactness.stored(tmp_path / "06.nc", Oracles(**smoke)) is None
 
@@ -111,4 +111,4 @@ def test_parameters_that_make_no_study_are_refused(smoke, tmp_path):
         ({"images": 10**6}, "images = 1000000: scikit-learn digits allows 1 to"),
     ):
         with pytest.raises(ParameterError, match=message):
-            epkit.ask_oracles(smoke | change, tmp_path / "06.nc")
+            epkit.measure_exactness(smoke | change, tmp_path / "06.nc")

@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter, NullLocator
 
-from ..study.limit import critical_limit, final_error, one_setting
+from ..study.limit import critical_limit, final_error, first_setting
 from ..study.plateau import FLOAT64, escape, images_seen, median_escape, share_escaped
 from ..sweep import store
 from .canvas import DOTS, PERCENT, blank, captioned, error_axis, place_of_zero, plain_ticks, seeds_and_mean, sigma_axis
@@ -112,7 +112,7 @@ def limits_over_architecture(stores: Stores, before: xr.Dataset) -> Figure:
         responses = [np.exp(np.log(before.response.sel(network=each)).mean("seed")).min("layer") for each in family]
         step = (places[-1] / places[0]) ** 0.016 if len(places) > 1 else 1.02
         for x, ds in zip(places, family.values(), strict=True):
-            _limits_at(ax, x, one_setting(ds), step)
+            _limits_at(ax, x, first_setting(ds), step)
         ax.plot(places, responses, "_", color="C1", ms=16, mew=2)
         ax.set(xscale="log", yscale="log", xlabel=label, ylabel="critical limit σ$_c$ (V)")
         ax.margins(x=0.15)
@@ -167,7 +167,7 @@ def errors_over_sigma(stores: Stores) -> Figure:
         label, place = AXES.get(name, ("", lambda given: 0))
         family = dict(sorted(family.items(), key=lambda item: place(store.parameters(item[1]))))
         for color, (each, ds) in zip(sns.color_palette("viridis_r", len(family) + 1)[1:], family.items(), strict=True):
-            one, given = one_setting(ds), store.parameters(ds)
+            one, given = first_setting(ds), store.parameters(ds)
             limits = critical_limit(final_error(one), one.chance)
             words = f"{place(given):,g}" if label else each.partition("-")[2]
             found = f"{int(limits.n)}/{int(limits.runs)}"
@@ -282,7 +282,7 @@ def learning_curves(stores: Stores) -> Figure:
     colour = _colours(stores.values())
     figure, axes = _grid(len(stores), sharey=True)
     for ax, (name, ds) in zip(axes, stores.items(), strict=True):
-        one = one_setting(ds)
+        one = first_setting(ds)
         for sigma in one.sigma.values:
             error = one.test_error.sel(sigma=sigma).transpose("epoch", "seed")
             ax.plot(images_seen(ds) / 1000, error, color=colour(sigma), lw=1, alpha=0.8, marker=".", ms=3)
@@ -299,7 +299,7 @@ def escape_times(stores: Stores) -> Figure:
     colour = _colours(stores.values())
     figure, axes = blank(2, len(stores), (3.9, 2.8), sharey="row")
     for (above, below), (name, ds) in zip(axes.T, stores.items(), strict=True):
-        one, seen = one_setting(ds), images_seen(ds)
+        one, seen = first_setting(ds), images_seen(ds)
         found = escape(one)
         middle, share = median_escape(found, seen) / 1000, share_escaped(found, seen)
         zero = place_of_zero(one.sigma.values)
@@ -345,7 +345,7 @@ def along_the_way(stores: Stores, before: xr.Dataset, sigma: float) -> Figure:
     looks: dict[float, dict[str, Any]] = {0.0: {"ls": "--"}, sigma: {"ls": "-"}}
     deepest = max(ds.sizes["layer"] for ds in stores.values())
     for column, (name, ds) in zip(axes.T, stores.items(), strict=True):
-        one, seen, given = one_setting(ds), images_seen(ds) / 1000, store.parameters(ds)
+        one, seen, given = first_setting(ds), images_seen(ds) / 1000, store.parameters(ds)
         start = before.sel(network=name).dropna("layer", how="all")
         for value, look in looks.items():
             held = one.sigma.values[np.isclose(one.sigma, value, rtol=1e-3, atol=0)]
@@ -389,10 +389,10 @@ def precision(stores: Stores) -> Figure | None:
     figure, axes = _grid(len(twins), sharey=True)
     for ax, (name, double) in zip(axes, twins.items(), strict=True):
         for ds, look in ((stores[name], {"ls": "-"}), (double, {"ls": "--", "marker": ".", "ms": 4})):
-            one, seen = one_setting(ds), images_seen(ds) / 1000
+            one, seen = first_setting(ds), images_seen(ds) / 1000
             for seed in one.seed.values:
                 ax.plot(seen, one.test_error.sel(sigma=0.0, seed=seed), color=f"C{seed}", lw=1.2, **look)
-        error_axis(ax, float(one_setting(double).chance))
+        error_axis(ax, float(first_setting(double).chance))
         _thousands(ax)
         _titled(ax, name, double)
     lines = [Line2D([], [], color=f"C{seed}", label=f"seed {seed}") for seed in one.seed.values]

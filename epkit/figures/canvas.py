@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator, PercentFormatter
 
 from ..files import replacing, writable
-from ..study.limit import held, mean_interval
+from ..study.limit import mean_interval, require
 
 SIGMA = "read-out uncertainty σ (V)"
 BARS = "small dots: seeds; bars: mean, 95 % bootstrap interval over seeds"
@@ -130,7 +130,7 @@ def single(ds: xr.Dataset, *dims: str) -> xr.Dataset:
 
 def panels_by(ds: xr.Dataset, across: str) -> tuple[Figure, list[tuple[Axes, xr.Dataset]]]:
     """Figure and its panels, titled by data set and learning rate, each with its store; `across`: columns."""
-    held(ds, "title", "chance", "test_error", "train_error", "activity", dims=("sigma", "seed", "epoch"))
+    require(ds, "title", "chance", "test_error", "train_error", "activity", dims=("sigma", "seed", "epoch"))
     down = "dataset" if across == "learning_rate" else "learning_rate"
     if ds.sizes[down] == 1:
         figure, axes = wrapped(ds.sizes[across])

@@ -17,7 +17,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ..study.limit import final_error, geometric_interval, sigma_step, updates
+from ..study.limit import final_error, geometric_interval, sigma_step, training_steps
 from .canvas import (
     BAND,
     BARS,
@@ -109,7 +109,7 @@ def signal_to_noise(ds: xr.Dataset, limits: xr.Dataset) -> Figure:
     Needs a store with `signal_to_noise`; one data set.
     """
     ds, limits = single(ds, "dataset", *READS), single(limits, "dataset", *READS)
-    steps = updates(ds)
+    steps = training_steps(ds)
     ds = ds.sel(sigma=ds.sigma > 0)
     ratio = ds.signal_to_noise.where(np.isfinite(ds.signal_to_noise) & (ds.signal_to_noise > 0))
     figure, axes = wrapped(ds.sizes["learning_rate"])
@@ -200,7 +200,7 @@ def _ratios(ax: Axes, rows: pd.DataFrame, factor: float) -> None:
 def verdict_counts(found: pd.DataFrame) -> Figure:
     """Of each claim how many settings support it, leave it open or contradict it: a panel a kind of setting.
 
-    `found`: rows of `verdicts.verdicts`, and of `verdicts.beside`, whose settings are networks.
+    `found`: rows of `verdicts.verdicts`, and of `verdicts.verdicts_at_published_size`, whose settings are networks.
     """
     kinds = {"supported": "C2", "undecided": "0.75", "contradicted": "C1"}
     names, setting = found.claim.drop_duplicates().tolist(), found.setting.fillna("primary")

@@ -22,14 +22,14 @@ from ..ep.networks import DeepResistiveNetwork
 from ..ep.training import one_thread
 from ..sweep import ensemble, store
 from ..sweep.parameters import Oracles, Solved, validated
-from ..sweep.runs import holding, memoised, progress_bar, settings
+from ..sweep.runs import complete_store, memoised, progress_bar, settings
 from . import spice
 from .solutions import DOUBLE, Layers, _quadratic, agreement, implicit_gradient, steady_state
 
 ESTIMATORS: tuple[Estimator, ...] = ("centered", "positive")
 
 
-def ask_oracles(parameters: Oracles | Mapping[str, object], path: str | Path) -> xr.Dataset:
+def measure_exactness(parameters: Oracles | Mapping[str, object], path: str | Path) -> xr.Dataset:
     """How exact relaxation, gradient and ideal diodes are; read from the store at `path` or computed in a minute.
 
     Without ngspice, what real diodes do stays NaN, with a warning, until the same call finds it installed.
@@ -55,14 +55,14 @@ def ask_oracles(parameters: Oracles | Mapping[str, object], path: str | Path) ->
     study = parameters if isinstance(parameters, Oracles) else validated(Oracles, parameters)
 
     def compute(name: str) -> xr.Dataset:
-        return asked(study, name)
+        return _measured(study, name)
 
     return memoised(Path(path), partial(stored, Path(path), study), compute)
 
 
 def stored(path: Path, study: Oracles) -> xr.Dataset | None:
     """The store, if it holds this experiment and lacks nothing that could now be computed."""
-    known = holding(path, study)
+    known = complete_store(path, study)
     complete = known is not None and (known["shift"].notnull().any() or not spice.available())
     return known if complete else None
 
@@ -72,8 +72,8 @@ class _Batch(NamedTuple):
     target: Float[Tensor, "batch n_L"]
 
 
-def asked(study: Oracles, name: str) -> xr.Dataset:
-    """What `experiments.ask_oracles` stores, computed under a progress bar of that name."""
+def _measured(study: Oracles, name: str) -> xr.Dataset:
+    """What `experiments.measure_exactness` stores, computed under a progress bar of that name."""
     data = datasets.load(study.dataset, train=study.images, test=1)
     batch = _Batch(data.x_train.double(), one_hot(data.y_train, 10).double())
     parts = []

@@ -19,11 +19,11 @@ from ..ep.networks import DeepResistiveNetwork
 from ..ep.training import one_thread, train
 from ..sweep import ensemble, store
 from ..sweep.parameters import Mechanism, layer_sizes, validated
-from ..sweep.runs import holding, memoised, progress_bar, settings
+from ..sweep.runs import memoised, progress_bar, settings
 from .solutions import agreement, backpropagated
 
 
-def look_inside(parameters: Mechanism | Mapping[str, object], path: str | Path) -> xr.Dataset:
+def examine_network(parameters: Mechanism | Mapping[str, object], path: str | Path) -> xr.Dataset:
     """One network looked at closely: how it relaxes, whether its EP gradient is the true one, and that it learns.
 
     Read from the store at `path` where it holds just these parameters, else computed in well under a minute.
@@ -39,13 +39,13 @@ def look_inside(parameters: Mechanism | Mapping[str, object], path: str | Path) 
     mechanism = parameters if isinstance(parameters, Mechanism) else validated(Mechanism, parameters)
 
     def compute(name: str) -> xr.Dataset:
-        return looked_at(mechanism, name)
+        return _examined(mechanism, name)
 
-    return memoised(Path(path), partial(holding, Path(path), mechanism), compute)
+    return memoised(Path(path), partial(complete_store, Path(path), mechanism), compute)
 
 
-def looked_at(mechanism: Mechanism, name: str) -> xr.Dataset:
-    """What `experiments.look_inside` stores, computed under a progress bar of that name."""
+def _examined(mechanism: Mechanism, name: str) -> xr.Dataset:
+    """What `experiments.examine_network` stores, computed under a progress bar of that name."""
     data = ensemble.data(mechanism, mechanism.dataset)
     x_train, y_train = data.train
     sizes = layer_sizes(mechanism, mechanism.dataset)

@@ -3,8 +3,8 @@
 Each `claim_*` takes a store as `analysis` describes it and returns a table with the columns claim, measure,
 value, low, high, n (seeds) and verdict, a row for each setting (data set, learning rate, averaging, samples)
 that was run. Everything in it is computed. Thresholds, and which of the settings is the primary one that the
-verdict is read at, were fixed before the data, in `params/claims.yaml` (`fixed`); the column setting tells the
-primary from the secondary.
+verdict is read at, were fixed before the data, in `params/claims.yaml` (`registered_claims`); the column setting
+tells the primary from the secondary.
 """
 
 import itertools
@@ -38,13 +38,13 @@ from .limit import (
     critical_limit,
     curve_distance,
     final_error,
-    held,
+    first_setting,
     limit_ratio,
-    one_setting,
+    require,
     scaling_exponent,
     sigma_step,
     t_interval,
-    updates,
+    training_steps,
 )
 from .plateau import escape, escape_ratio, images_seen
 
@@ -52,13 +52,13 @@ FIXED = CHECKOUT / "params" / "claims.yaml"
 COLUMNS = ["claim", "measure", "value", "low", "high", "n", "verdict"]
 # accuracies without noise and at the best uncertainty, as the paper reports them
 REPORTED = {"kmnist": (0.77, 0.97), "fashion_mnist": (0.26, 0.93)}
-FIXED_COLUMNS = [*COLUMNS, "setting"]  # of the claims that `fixed` holds
+FIXED_COLUMNS = [*COLUMNS, "setting"]  # of the claims that `registered_claims` holds
 Range = tuple[float, float]
 Describe = Callable[[xr.Dataset], str]
 
 
 @cache
-def fixed() -> Claims:
+def registered_claims() -> Claims:
     """Hypotheses, primary settings and thresholds of `params/claims.yaml`; ParameterError for what is wrong in it."""
     place = "params/claims.yaml"
     return validated(Claims, parameter_file(FIXED, place), place)
@@ -94,7 +94,7 @@ def _claim(
     The measure quotes learning rate and number of updates, both of which move the limit.
     """
     primary = said.primary.model_dump(exclude_none=True)
-    steps = updates(held(ds, "title"))
+    steps = training_steps(require(ds, "title"))
     words = {"dataset": "{}", "learning_rate": "η = {:g}", "averaging": "{} averaging", "samples": "N = {}"}
     titles = ds.title.to_series()
     ran = error.notnull().any([dim for dim in error.dims if dim not in found["mean"].dims])
@@ -113,7 +113,7 @@ def _claim(
     return pd.DataFrame(rows, columns=FIXED_COLUMNS).sort_values("setting", kind="stable", ignore_index=True)
 
 
-def table(claims: pd.DataFrame) -> pd.DataFrame:
+def rounded(claims: pd.DataFrame) -> pd.DataFrame:
     """A claims table with rounded numbers, to show: three significant digits."""
     return claims.assign(**{name: claims[name].map("{:.3g}".format) for name in ("value", "low", "high")})
 
@@ -198,7 +198,7 @@ def coverage(ds: xr.Dataset) -> pd.DataFrame:
     return pd.DataFrame({"": rows})
 
 
-def reported(ds: xr.Dataset, within: float = 0.05) -> pd.DataFrame:
+def runs_like_reported(ds: xr.Dataset, within: float = 0.05) -> pd.DataFrame:
     """Under which settings accuracies like the paper's appear: runs that end within `within` of each of them.
 
     A row for each accuracy reported of a data set that the store holds: how many runs, on test and on training images,
@@ -231,7 +231,7 @@ def claim_limit(ds: xr.Dataset, said: LimitClaim | None = None) -> pd.DataFrame:
     Supported when every seed's limit is bracketed, and their interval spans less than `within` from end to end;
     contradicted when the network learns at no sigma at all; otherwise undecided: the limit may lie outside the sweep.
     """
-    said = said or fixed().limit
+    said = said or registered_claims().limit
 
     def measure(one: xr.Dataset) -> str:
         why = "; ".join(sorted(set(one.reason.values.tolist()) - {"", "not run"}))
@@ -251,8 +251,8 @@ def claim_datasets(ds: xr.Dataset, said: DatasetsClaim | None = None) -> pd.Data
     The last row repeats the ratio farthest from 1 among the primary settings. It is supported if each of their pairs
     is, contradicted if any is.
     """
-    said, claim = said or fixed().datasets, "the limit is the same on all data sets"
-    error, titles = final_error(ds), held(ds, "title").title.to_series()
+    said, claim = said or registered_claims().datasets, "the limit is the same on all data sets"
+    error, titles = final_error(ds), require(ds, "title").title.to_series()
     limits = critical_limit(error, ds.chance).limit
     pairs = list(itertools.combinations(titles.index, 2))
     if not pairs:
@@ -279,7 +279,7 @@ def claim_check(ds: xr.Dataset, check: xr.Dataset, said: DatasetsClaim | None = 
     in the weakest layer (`response`, at sigma = 0, in the first record), where both stores hold it. Seeds are shared in
     number only: pairing them neither helps nor harms.
     """
-    said, title = said or fixed().datasets, check.title.item()
+    said, title = said or registered_claims().datasets, check.title.item()
     sizes = "-".join(map(str, parameters(check, "sizes")["sizes"][check.dataset.item()]))
     check = check.isel(dataset=0, drop=True)
     shared = np.intersect1d(ds.learning_rate, check.learning_rate)
@@ -291,7 +291,7 @@ def claim_check(ds: xr.Dataset, check: xr.Dataset, said: DatasetsClaim | None = 
         # a seed in which a layer has ceased to respond has no such unit
         units = [response.min("layer") for response in noiseless]
         limits = [limit / unit.where(unit > 0) for limit, unit in zip(limits, units, strict=True)]
-    pairs = [f"{title} ({sizes}, {updates(check):,} steps) / {name}" for name in ds.title.values]
+    pairs = [f"{title} ({sizes}, {training_steps(check):,} steps) / {name}" for name in ds.title.values]
     return _claim(
         ds.assign(title=("dataset", pairs)), "the limit is the same where nothing was tuned", said, final_error(ds),
         limit_ratio(*limits), lambda one: "ratio of σ_c / response" if natural else "ratio of σ_c in volts",
@@ -301,7 +301,7 @@ def claim_check(ds: xr.Dataset, check: xr.Dataset, said: DatasetsClaim | None = 
 
 def claim_scaling(ds: xr.Dataset, said: ScalingClaim | None = None) -> pd.DataFrame:
     """Claim 3, two rows a setting: averaging N read-outs moves the limit by √N, and the curves collapse on σ/√N."""
-    said, error = said or fixed().scaling, final_error(ds)
+    said, error = said or registered_claims().scaling, final_error(ds)
     slopes = scaling_exponent(critical_limit(error, ds.chance).limit)
     slope = _claim(
         ds, "the limit scales as √N", said, error, slopes, lambda one: "slope of log σ_c over log N",
@@ -319,7 +319,7 @@ def claim_scaling(ds: xr.Dataset, said: ScalingClaim | None = None) -> pd.DataFr
 
 def claim_benefit(ds: xr.Dataset, said: BenefitClaim | None = None) -> pd.DataFrame:
     """Claim 4, a row a setting: a finite uncertainty lowers the test error, by more than `threshold`."""
-    said, error = said or fixed().benefit, final_error(ds)
+    said, error = said or registered_claims().benefit, final_error(ds)
     return _claim(
         ds, "a finite uncertainty helps", said, error, optimum(error, choice_error(ds)),
         lambda one: f"error(0) − error(σ*), σ* = {float(one.sigma_star):.2g} V",
@@ -329,7 +329,7 @@ def claim_benefit(ds: xr.Dataset, said: BenefitClaim | None = None) -> pd.DataFr
 
 def claim_beyond_tuning(ds: xr.Dataset, said: BenefitClaim | None = None) -> pd.DataFrame:
     """Not the paper's, a row a data set: noise helps where the learning rate is tuned with and without it."""
-    said, error = said or fixed().beyond_tuning, final_error(ds)
+    said, error = said or registered_claims().beyond_tuning, final_error(ds)
     return _claim(
         ds, "noise beats tuning", said, error, beyond_tuning(error, choice_error(ds)),
         lambda one: f"error of the best noiseless η ({float(one.rate_noiseless):g}) − that of the best noisy η, σ "
@@ -340,7 +340,7 @@ def claim_beyond_tuning(ds: xr.Dataset, said: BenefitClaim | None = None) -> pd.
 
 def claim_optimum(ds: xr.Dataset, said: OptimumClaim | None = None) -> pd.DataFrame:
     """Claim 5, a row a setting: the optimum lies close to the limit, σ*/σ_c lying within `inside`."""
-    said = said or fixed().optimum
+    said = said or registered_claims().optimum
     ratios = star_over_limit(choice_error(ds), critical_limit(final_error(ds), ds.chance).limit)
     return _claim(
         ds, "the optimum lies close to the limit", said, final_error(ds), ratios, lambda one: "σ*/σ_c",
@@ -356,12 +356,12 @@ def claim_escape(stores: Mapping[str, xr.Dataset], said: EscapeClaim | None = No
     share of pairs in which the noisy run is known to have escaped first, of those in which it is known which did, with
     its Wilson interval, in which censored runs count.
     """
-    said = said or fixed().escape
+    said = said or registered_claims().escape
     rows: list[list] = []
     if (sigma := said.primary.sigma) is None:
         raise ValueError("the claim on the escape names the uncertainty that is compared with none: primary.sigma")
     for name, ds in stores.items():
-        one = one_setting(ds)
+        one = first_setting(ds)
         if not all(np.isclose(one.sigma, value, rtol=1e-3, atol=0).any() for value in (0.0, sigma)):
             continue
         ratio = escape_ratio(escape(one), sigma)
@@ -381,7 +381,7 @@ def claim_escape(stores: Mapping[str, xr.Dataset], said: EscapeClaim | None = No
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def also_judged(stores: Mapping[str, xr.Dataset]) -> pd.DataFrame:
+def judge_unregistered(stores: Mapping[str, xr.Dataset]) -> pd.DataFrame:
     """Claims 1, 2, 4 and 5, by the measures and thresholds that were fixed for other networks: a hint, no verdict.
 
     `stores`, by name: a network on several data sets. Those that have seen equally many images are compared, at their

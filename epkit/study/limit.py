@@ -33,7 +33,7 @@ LEARNS = 0.9
 RESAMPLES = 2000
 
 
-def held(ds: xr.Dataset, *variables: str, dims: Sequence[str] = ()) -> xr.Dataset:
+def require(ds: xr.Dataset, *variables: str, dims: Sequence[str] = ()) -> xr.Dataset:
     """`ds`, if it has these variables and dims; else StoreError, which names the file and all that it lacks."""
     missing = [f"variable {name}" for name in variables if name not in ds]
     missing += [f"dimension {name}" for name in dims if name not in ds.dims]
@@ -44,7 +44,7 @@ def held(ds: xr.Dataset, *variables: str, dims: Sequence[str] = ()) -> xr.Datase
 
 def final_error(ds: xr.Dataset, last: int = 1, of: str = "test_error") -> xr.DataArray:
     """Test error (or another, `of`) after training, the mean of the `last` records; a diverged run counts as chance."""
-    held(ds, of, "diverged", "chance", dims=("sigma", "seed", "epoch"))
+    require(ds, of, "diverged", "chance", dims=("sigma", "seed", "epoch"))
     error = ds[of].isel(epoch=slice(-last, None)).mean("epoch", skipna=False, keep_attrs=True)
     diverged = ds.diverged == 1  # merging stores may have made it a float, NaN where not run
     if "epoch" in diverged.dims:
@@ -52,7 +52,7 @@ def final_error(ds: xr.Dataset, last: int = 1, of: str = "test_error") -> xr.Dat
     return error.where(~diverged, ds.chance).transpose(*error.dims).rename("error")
 
 
-def updates(ds: xr.Dataset) -> int:
+def training_steps(ds: xr.Dataset) -> int:
     """Steps of training behind the last record."""
     given = parameters(ds, "train_images", "batch_size")
     return round(float(ds.epoch.max()) * (given["train_images"] // given["batch_size"]))
@@ -63,7 +63,7 @@ def choice_error(ds: xr.Dataset) -> xr.DataArray:
     return final_error(ds, of="validation_error" if "validation_error" in ds else "test_error")
 
 
-def one_setting(ds: xr.Dataset) -> xr.Dataset:
+def first_setting(ds: xr.Dataset) -> xr.Dataset:
     """The first data set, learning rate and read-out of a store, over (sigma, seed, epoch[, layer])."""
     return ds.isel({dim: 0 for dim in ds.dims if dim in ("dataset", "learning_rate", "averaging", "samples")})
 
@@ -82,7 +82,7 @@ def geometric_interval(values: xr.DataArray, dim: str = "seed", level: float = 0
     return pooled.assign({name: np.exp(pooled[name]) for name in ("mean", "low", "high")})
 
 
-def in_words(found: xr.Dataset) -> xr.DataArray:
+def interval_text(found: xr.Dataset) -> xr.DataArray:
     """Text of each interval (mean, low, high, n), with three significant digits: "1.4 [1.2, 1.6], n = 3"."""
 
     def text(mean: float, low: float, high: float, n: float) -> str:

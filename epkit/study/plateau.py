@@ -16,7 +16,7 @@ import xarray as xr
 from scipy import stats
 
 from ..sweep import store
-from .limit import LEARNS, geometric_interval, one_setting, t_interval
+from .limit import LEARNS, first_setting, geometric_interval, t_interval
 
 FLOAT64 = "-float64"  # ends the name of a control, whose twin is in float32
 LONGER = "-long"  # ends the name of a network that is trained on beyond its first epoch, at fewer sigmas
@@ -86,31 +86,31 @@ def escape_ratio(found: xr.Dataset, sigma: float, level: float = 0.95) -> xr.Dat
     return ratio.assign({name: each.sum("seed") for name, each in counts.items()})
 
 
-def raised(ds: xr.Dataset, sigma: float, level: float = 0.95) -> xr.Dataset:
+def noise_factors(ds: xr.Dataset, sigma: float, level: float = 0.95) -> xr.Dataset:
     """By what noise has multiplied each layer's response and mean conductance at the last record.
 
     Paired over seeds: geometric (mean, low, high, n) over (quantity, layer), t interval of the log. Raises KeyError if
     `sigma` or 0 was not run.
     """
-    noisy, quiet = _with_and_without(one_setting(ds)[["response", "conductance"]].isel(epoch=-1, drop=True), sigma)
+    noisy, quiet = _with_and_without(first_setting(ds)[["response", "conductance"]].isel(epoch=-1, drop=True), sigma)
     return geometric_interval((noisy / quiet).to_dataarray("quantity"), level=level)
 
 
-def gained(ds: xr.Dataset, sigma: float, level: float = 0.95) -> xr.Dataset:
+def benefit_over_images(ds: xr.Dataset, sigma: float, level: float = 0.95) -> xr.Dataset:
     """By how much `sigma` has lowered the test error at each record: (mean, low, high, n) over `images` seen.
 
     Paired over seeds, t interval. Raises KeyError if `sigma` or 0 was not run.
     """
-    noisy, quiet = _with_and_without(one_setting(ds)[["test_error"]], sigma)
+    noisy, quiet = _with_and_without(first_setting(ds)[["test_error"]], sigma)
     saved = (quiet - noisy).test_error.assign_coords(epoch=images_seen(ds).astype(int)).rename(epoch="images")
     return t_interval(saved, level=level)
 
 
-def times(stores: Mapping[str, xr.Dataset]) -> pd.DataFrame:
+def escape_table(stores: Mapping[str, xr.Dataset]) -> pd.DataFrame:
     """Table over (network, sigma): runs, how many of them escaped, and the median of the images that it took."""
     rows = {}
     for name, ds in stores.items():
-        found = escape(one_setting(ds))
+        found = escape(first_setting(ds))
         facts = {
             "runs": found.ran.sum("seed"),
             "escaped": found.escaped.sum("seed"),

@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 from scipy import stats
 
-from .limit import critical_limit, final_error, one_setting
+from .limit import critical_limit, final_error, first_setting
 
 
 def predictions(stores: Mapping[str, xr.Dataset], before: xr.Dataset) -> xr.Dataset:
@@ -26,7 +26,7 @@ def predictions(stores: Mapping[str, xr.Dataset], before: xr.Dataset) -> xr.Data
     rows: dict[str, dict[str, object]] = {}
     seen = set()
     for name, ds in stores.items():
-        one = one_setting(ds)
+        one = first_setting(ds)
         if (made_of := tuple(ds["run"].values.flat)) in seen:
             continue
         seen.add(made_of)

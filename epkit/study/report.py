@@ -34,7 +34,7 @@ def verdicts(profile: str) -> pd.DataFrame:
     """
     tables = []
     for name, (judge, figure) in JUDGES.items():
-        said = getattr(claims.fixed(), name)
+        said = getattr(claims.registered_claims(), name)
         for path in _stores(profile, said.notebook):
             ds, network = store.read(path), path.stem.removeprefix(said.notebook)[1:]
             shown = f"{figure}.{network.partition('-')[0]}" if network else figure
@@ -43,12 +43,12 @@ def verdicts(profile: str) -> pd.DataFrame:
     return pd.concat([table for table in tables if len(table)] or [pd.DataFrame(columns=COLUMNS)], ignore_index=True)
 
 
-def beside(profile: str) -> pd.DataFrame:
+def verdicts_at_published_size(profile: str) -> pd.DataFrame:
     """What the other claims' measures and thresholds say of the networks of notebook 09: columns as of `verdicts`.
 
     They were fixed for smaller networks, so these rows stand apart.
     """
-    notebook = claims.fixed().escape.notebook
+    notebook = claims.registered_claims().escape.notebook
     stores = _stores(profile, notebook, controls=(FLOAT64,))
     networks = {path.stem.removeprefix(notebook)[1:]: store.read(path) for path in stores}
     tables = []
@@ -57,7 +57,7 @@ def beside(profile: str) -> pd.DataFrame:
         key = name.partition("-")[0], name.endswith(LONGER), int(images_seen(ds)[-1])
         alike.setdefault(key, {})[name] = ds
     for (kind, longer, images), together in sorted(alike.items()):
-        judged = claims.also_judged(together)
+        judged = claims.judge_unregistered(together)
         judged = judged.assign(measure=f"{kind}: " + judged.measure, setting=f"{kind}, {images:,} images")
         figure = "09_longer" if longer else "09_errors_over_sigma"
         store_names = f"{notebook}.{kind}-*{LONGER * longer}.nc"
@@ -65,7 +65,7 @@ def beside(profile: str) -> pd.DataFrame:
     return pd.concat(tables or [pd.DataFrame(columns=COLUMNS)], ignore_index=True)
 
 
-def primary(rows: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+def primary_rows(rows: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     """A claim's rows at its primary settings, and the others' verdicts in words; all rows where none is primary."""
     chosen = rows.setting != "secondary"
     if not chosen.any():
@@ -75,7 +75,7 @@ def primary(rows: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     return rows[chosen], f"secondary settings: {counted}" if counted else ""
 
 
-def page(found: pd.DataFrame) -> pd.DataFrame:
+def verdict_table(found: pd.DataFrame) -> pd.DataFrame:
     """Notebook 05's table: each claim at its primary setting, what the paper reports, what is measured, and where.
 
     Args:
@@ -83,7 +83,7 @@ def page(found: pd.DataFrame) -> pd.DataFrame:
     """
     rows = []
     for claim, settings in found.groupby("claim", sort=False):
-        shown, rest = primary(settings)
+        shown, rest = primary_rows(settings)
         for row in shown.itertuples():
             effect = f"{row.value:.3g} [{row.low:.3g}, {row.high:.3g}]"
             where = f"figures/{row.figure}, {row.store}"

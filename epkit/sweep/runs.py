@@ -95,13 +95,13 @@ def run(
         pool.check_address(scheduler)
     sweep = parameters if isinstance(parameters, Sweep) else validated(Sweep, parameters)
     path = Path(path)
-    if (known := holding(path, sweep)) is not None:
+    if (known := complete_store(path, sweep)) is not None:
         return known
 
     ids = _run_ids(sweep)
     points = list(ids)
-    with only_one_computing(path):
-        if (known := holding(path, sweep)) is not None:
+    with store_lock(path):
+        if (known := complete_store(path, sweep)) is not None:
             return known
         parts = path.with_suffix(".parts")
         for unfinished in path.parent.glob(f".{path.name}.*.tmp"):  # of a process that was killed while it wrote
@@ -149,10 +149,10 @@ def run(
 
 
 def memoised(path: Path, held: Callable[[], xr.Dataset | None], compute: Callable[[str], xr.Dataset]) -> xr.Dataset:
-    """What `held` finds at `path`, else what `compute` makes under a bar of the store's name, then kept there."""
+    """What `require` finds at `path`, else what `compute` makes under a bar of the store's name, then kept there."""
     if (known := held()) is not None:
         return known
-    with only_one_computing(path):
+    with store_lock(path):
         if (known := held()) is not None:
             return known
         store.write(compute(path.stem), path)
@@ -162,7 +162,7 @@ def memoised(path: Path, held: Callable[[], xr.Dataset | None], compute: Callabl
 def run_several(
     comparison: Mapping[str, object], stem: str | Path, scheduler: str | None = None
 ) -> dict[str, xr.Dataset]:
-    """`run` of each network of a `parameters.Comparison` that it computes, `so_far` of the others, in its order.
+    """`run` of each network of a `parameters.Comparison` that it computes, `finished_runs` of the others, in its order.
 
     Each has a store `<stem>.<network>.nc`; one of which nothing is finished is left out.
     """
@@ -171,7 +171,7 @@ def run_several(
     stores: dict[str, xr.Dataset] = {}
     for name, sweep in asked.networks.items():
         path = Path(f"{stem}.{name}.nc")
-        ds = run(sweep, path, scheduler=scheduler) if name in wanted else so_far(sweep, path)
+        ds = run(sweep, path, scheduler=scheduler) if name in wanted else finished_runs(sweep, path)
         if ds is not None:
             stores[name] = ds
     return stores
@@ -199,10 +199,10 @@ def untrained(networks: Mapping[str, Sweep | Mapping[str, object]], path: str | 
         checksums = {name: datasets.checksum(name) for sweep in sweeps.values() for name in sweep.dataset[:1]}
         return merged.assign_attrs(store.provenance("Networks before training", facts, checksums))
 
-    return memoised(Path(path), partial(made_of, Path(path), facts), compute)
+    return memoised(Path(path), partial(recorded_store, Path(path), facts), compute)
 
 
-def so_far(parameters: Sweep | Mapping[str, object], path: str | Path) -> xr.Dataset | None:
+def finished_runs(parameters: Sweep | Mapping[str, object], path: str | Path) -> xr.Dataset | None:
     """What is finished of a sweep, as `run` returns it, NaN in place of the rest; None if nothing is.
 
     Nothing is computed. Runs that lie in `<name>.parts/` are put into the store, from which `run` goes on, unless
@@ -210,7 +210,7 @@ def so_far(parameters: Sweep | Mapping[str, object], path: str | Path) -> xr.Dat
     """
     sweep = parameters if isinstance(parameters, Sweep) else validated(Sweep, parameters)
     path = Path(path)
-    known = made_of(path, settings(sweep))
+    known = recorded_store(path, settings(sweep))
     wanted = list(_run_ids(sweep).values())
     held = {} if known is None else _runs(known)
     parts = _finished([*path.with_suffix(".parts").glob("*.nc")], [])
@@ -247,15 +247,15 @@ def _run_ids(sweep: Sweep) -> dict[Point, str]:
     return {p: digest(json.dumps(f, sort_keys=True))[:20] for p, f in zip(points, facts, strict=True)}
 
 
-def made_of(path: Path, facts: Mapping[str, object]) -> xr.Dataset | None:
+def recorded_store(path: Path, facts: Mapping[str, object]) -> xr.Dataset | None:
     """The store, if it is sound and records just these facts as its parameters."""
     known = store.read_if_sound(path, store.parameters)
     return None if known is None or store.parameters(known) != facts else known
 
 
-def holding(path: Path, parameters: Sweep | Mechanism | Oracles) -> xr.Dataset | None:
+def complete_store(path: Path, parameters: Sweep | Mechanism | Oracles) -> xr.Dataset | None:
     """The store, if it is sound, holds exactly this experiment and lacks nothing that could now be computed."""
-    if (known := made_of(path, settings(parameters))) is None:
+    if (known := recorded_store(path, settings(parameters))) is None:
         return None
     if isinstance(parameters, Sweep):
         complete = set(known.data_vars) >= RUN
@@ -264,7 +264,7 @@ def holding(path: Path, parameters: Sweep | Mechanism | Oracles) -> xr.Dataset |
 
 
 @contextlib.contextmanager
-def only_one_computing(path: Path) -> Iterator[None]:
+def store_lock(path: Path) -> Iterator[None]:
     """Wait until no other process computes this store; StoreError if nothing can be written beside it.
 
     The system lifts the lock of a process that ends, however it ends: the file that stays says nothing.
