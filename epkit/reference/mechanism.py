@@ -19,7 +19,7 @@ from ..ep.networks import DeepResistiveNetwork
 from ..ep.training import one_thread, train
 from ..sweep import ensemble, store
 from ..sweep.parameters import Mechanism, layer_sizes, validated
-from ..sweep.runs import memoised, progress_bar, settings
+from ..sweep.runs import complete_store, memoised, progress_bar, settings
 from .solutions import agreement, backpropagated
 
 
