@@ -24,7 +24,7 @@ import epkit
 from epkit import data
 from epkit.__main__ import COMMITTED, _lacking, planned
 from epkit.ep import engine
-from epkit.ep.training import relative_rates
+from epkit.ep.probe import relative_rates
 from epkit.sweep import store
 from epkit.sweep.parameters import Sweep, validated
 from epkit.sweep.runs import _run_ids

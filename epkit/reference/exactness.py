@@ -17,9 +17,9 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, one_hot
 
 from .. import data as datasets
-from ..ep.learning import Estimator, contrast, gradient
+from ..ep.learning import Estimator, gradient
 from ..ep.networks import DeepResistiveNetwork
-from ..ep.training import one_thread
+from ..ep.probe import one_thread
 from ..sweep import ensemble, store
 from ..sweep.parameters import Oracles, Solved, validated
 from ..sweep.runs import complete_store, memoised, progress_bar, settings
@@ -113,8 +113,7 @@ def _ep(net: DeepResistiveNetwork, batch: _Batch, **settings: Any) -> list[Tenso
 def _estimate(net: DeepResistiveNetwork, x: Tensor, upper: Layers, lower: Layers, beta: float) -> list[Tensor]:
     """Centred EP estimate of the conductances' gradient from two states, however they were found."""
     states = [torch.stack(pair)[None] for pair in zip(upper, lower, strict=True)]
-    c = contrast(states, net.input_gain * x[None], 2 * beta)
-    return [torch.cat([c.column[0] - c.product[0], c.column[0] + c.product[0]]), *(w[0] for w in c.inner)]
+    return [w[0] for w in net.contrast(x, states, 2 * beta).weights]
 
 
 def _rms(layers: Layers) -> list[float]:

@@ -16,7 +16,8 @@ from torch.nn.functional import one_hot
 from .. import data as datasets
 from ..ep.learning import NUDGES, gradient
 from ..ep.networks import DeepResistiveNetwork
-from ..ep.training import one_thread, train
+from ..ep.probe import one_thread
+from ..ep.training import train
 from ..sweep import ensemble, store
 from ..sweep.parameters import Mechanism, layer_sizes, validated
 from ..sweep.runs import complete_store, memoised, progress_bar, settings

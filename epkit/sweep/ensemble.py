@@ -19,8 +19,9 @@ from torch.nn.functional import one_hot
 from .. import data as datasets
 from ..ep.learning import phases
 from ..ep.networks import DeepResistiveNetwork
+from ..ep.probe import one_thread, relative_rates
 from ..ep.readout import GaussianReadout
-from ..ep.training import State, one_thread, relative_rates, train
+from ..ep.training import State, train
 from ..files import StoreError
 from ..messages import ParameterError, short
 from . import store
