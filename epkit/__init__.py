@@ -5,6 +5,7 @@ from .ep.networks import DeepResistiveNetwork, Network
 from .ep.probe import evaluate
 from .ep.readout import GaussianReadout, Readout
 from .ep.training import State, train
+from .files import StoreError
 from .messages import ParameterError
 from .reference.exactness import measure_exactness
 from .reference.mechanism import examine_network
@@ -19,6 +20,7 @@ __all__ = [
     "ParameterError",
     "Readout",
     "State",
+    "StoreError",
     "evaluate",
     "examine_network",
     "finished_runs",

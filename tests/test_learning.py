@@ -108,7 +108,10 @@ def test_read_out_noise_leaves_the_estimate_unbiased_with_the_derived_spread(pro
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"beta": 0.0}, "beta = 0.0: must be a finite number > 0"), ({"estimator": "symmetric"}, "allowed are 'centered', 'positive'")],
+    [
+        ({"beta": 0.0}, "beta = 0.0: must be a finite number > 0"),
+        ({"estimator": "symmetric"}, "allowed are 'centered', 'positive'"),
+    ],
 )
 def test_wrong_arguments_of_the_gradient_are_refused(problem, change, message):
     net, x, target = problem

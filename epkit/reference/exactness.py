@@ -21,8 +21,8 @@ from ..ep.learning import Estimator, gradient
 from ..ep.networks import DeepResistiveNetwork
 from ..ep.probe import one_thread
 from ..sweep import ensemble, store
-from ..sweep.parameters import Oracles, Solved, validated
-from ..sweep.runs import complete_store, memoised, progress_bar, settings
+from ..sweep.parameters import Oracles, Solved, settings, validated
+from ..sweep.runs import complete_store, memoised, progress_bar
 from . import spice
 from .solutions import DOUBLE, Layers, _quadratic, agreement, implicit_gradient, steady_state
 
@@ -57,14 +57,12 @@ def measure_exactness(parameters: Oracles | Mapping[str, object], path: str | Pa
     def compute(name: str) -> xr.Dataset:
         return _measured(study, name)
 
-    return memoised(Path(path), partial(stored, Path(path), study), compute)
+    return memoised(partial(stored, Path(path), study), Path(path), compute)
 
 
 def stored(path: Path, study: Oracles) -> xr.Dataset | None:
     """The store, if it holds this experiment and lacks nothing that could now be computed."""
-    known = complete_store(path, study)
-    complete = known is not None and (known["shift"].notnull().any() or not spice.available())
-    return known if complete else None
+    return complete_store(path, study, lambda ds: ds["shift"].notnull().any() or not spice.available())
 
 
 class _Batch(NamedTuple):

@@ -254,6 +254,9 @@ class Oracles(BaseModel):
         return self
 
 
+Experiment = Sweep | Mechanism | Oracles
+
+
 class Setting(BaseModel):
     """Where a claim's verdict is read: of each field given, this value alone."""
 
@@ -342,6 +345,14 @@ class Point(NamedTuple):
 def layer_sizes(network: Network | Oracles, name: str) -> tuple[int, ...]:
     rows, columns = INFO[name].shape
     return (rows * columns, *network.hidden, 10)
+
+
+def settings(network: Sweep | Mechanism | Oracles) -> dict[str, object]:
+    """The parameters as a store records them, with the layer sizes that they amount to."""
+    names = network.dataset if isinstance(network.dataset, list) else [network.dataset]
+    return network.model_dump(mode="json", exclude_none=True) | {
+        "sizes": {name: list(layer_sizes(network, name)) for name in names}
+    }
 
 
 def check_memory(field: str, value: object, needed: float, what: str) -> None:

@@ -110,6 +110,7 @@ def trained(
     client: Client,
     scheduler: str,
     sweep: Sweep,
+    physics: ensemble.Physics,
     groups: Mapping[str, Sequence[Point]],
     rates: Mapping[str, Sequence[float]],
     device: str,
@@ -141,7 +142,7 @@ def trained(
     def submitted(name: str) -> Future:
         group = groups[name]
         return client.submit(
-            _job, versions(), token.absolute(), name, sweep, group, rates[group[0].dataset], device,
+            _job, versions(), token.absolute(), name, sweep, physics, group, rates[group[0].dataset], device,
             key=f"train-{name}-{uuid.uuid4().hex}", pure=False,
         )  # fmt: skip
 
@@ -252,6 +253,7 @@ def _job(
     token: Path,
     name: str,
     sweep: Sweep,
+    physics: ensemble.Physics,
     group: Sequence[Point],
     rates: Sequence[float],
     device: str,
@@ -277,6 +279,8 @@ def _job(
             worker.log_event(TOPIC, {"token": token.name, "name": name, "images": done})
             told = time.monotonic()
 
-    part = ensemble.trained(sweep, group, rates, device=device, checkpoint=checkpoint, progress=progress)
+    part = ensemble.trained(
+        sweep, group, rates, device=device, checkpoint=checkpoint, progress=progress, physics=physics
+    )
     here.unlink(missing_ok=True)
     return part
