@@ -82,7 +82,6 @@ def learning_share(
     `half` is `half_way` of this error unless another level is given. Near a limit runs are bimodal, and a mean error
     describes none of them; this does.
     """
-
     n = error.count("seed")
     learn = (error < (half_way(error, chance) if half is None else half)).sum("seed")
     share = xr.apply_ufunc(wilson, learn, n, output_core_dims=[[]] * 3, vectorize=True, kwargs={"level": level})
