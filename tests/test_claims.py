@@ -1,6 +1,8 @@
 """Verdicts: thresholds applied to intervals, and the tables of claims from synthetic stores."""
 
 import math
+import tomllib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -108,6 +110,14 @@ def test_a_fault_in_the_fixed_claims_is_named(tmp_path, monkeypatch, text, messa
         study.registered_claims()
     study.registered_claims.cache_clear()
     assert "params/claims.yaml: " + message in str(caught.value)
+
+
+def test_the_registered_claims_go_with_the_package():
+    """params/claims.yaml is also a file of epkit.study, which a wheel holds: limits need it."""
+    root = Path(__file__).parents[1]
+    assert study.registration.FIXED.samefile(root / "params" / "claims.yaml")
+    data = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
+    assert study.registration.FIXED.name in data["epkit.study"]
 
 
 @pytest.fixture

@@ -95,9 +95,8 @@ def star_over_limit(error: xr.DataArray, limit: xr.DataArray, level: float = 0.9
     """sigma_star / sigma_c with a percentile bootstrap interval over whole seeds: (mean, low, high, n).
 
     sigma_star, 0 allowed, has the least mean `error`: that of `choice_error`, where there are validation images.
-    `limit` (seed, ...) comes from `critical_limit`; only bracketed seeds count, and only sigmas that all of
-    them ran. Each resample chooses its own sigma_star, so the interval contains the uncertainty of that
-    choice.
+    `limit` (seed, ...) comes from `critical_limit`; only bracketed seeds count, and only sigmas that all of them ran.
+    Each resample chooses its own sigma_star, so the interval contains the uncertainty of that choice.
     """
 
     def group(sigma: np.ndarray, error: np.ndarray, limit: np.ndarray) -> tuple[float, float, float, int]:

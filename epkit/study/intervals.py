@@ -1,4 +1,4 @@
-"""Intervals over seeds: numpy functions below, and above them what takes and returns labelled arrays.
+"""Intervals over seeds: first functions on numpy arrays, then those that take and return labelled ones.
 
 An interval is two-sided at `level`, as (mean, low, high, n): n values that are not NaN; with one of them the bounds are
 NaN. Units are those of the values.
@@ -28,9 +28,7 @@ def wilson(successes: int, n: int, level: float = 0.95) -> tuple[float, float, f
     return successes / n, interval.low, interval.high
 
 
-def bootstrap(
-    statistic: Statistic, n: int, level: float, generator: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
+def bootstrap(statistic: Statistic, n: int, level: float, generator: np.random.Generator) -> tuple[np.ndarray, ...]:
     """Percentile bootstrap interval (low, high) over `n` whole seeds.
 
     `statistic(seeds, axis)` takes numbers of seeds, (RESAMPLES, n), and reduces `axis`, the last; what it carries along

@@ -1,18 +1,17 @@
 """From a store of runs to errors, limits and exponents, with intervals over the seeds.
 
 The data contract of `study` and `figures`. A *store* is an xarray Dataset on the full grid (dataset, learning_rate,
-averaging, samples, sigma, seed, epoch[, layer]), a dimension of length 1 being allowed wherever nothing
-varies: `test_error`, `train_error` in [0, 1] over epoch, NaN where a run diverged or was not made; `activity`
-(share of conducting hidden diode units) and `conductance` over epoch and layer; `diverged` (bool); `chance`
-(dataset), the error of always choosing the commonest class; `title` (dataset). A store may hold
-`validation_error`, on images set apart for choices, and a look at each layer: `response`, `signal_to_noise`,
-`conductance_sd`, `clamped`. `sigma` is the standard deviation of one read-out in volts and includes 0.
-`attrs["parameters"]` is a JSON string (sizes, batch_size, epochs, train_images, ...).
+averaging, samples, sigma, seed, epoch[, layer]), a dimension of length 1 being allowed wherever nothing varies:
+`test_error`, `train_error` in [0, 1] over epoch, NaN where a run diverged or was not made; `activity` (share of
+conducting hidden diode units) and `conductance` (S) over epoch and layer; `diverged` (bool); `chance` (dataset), the
+error of always choosing the commonest class; `title` (dataset). A store may hold `validation_error`, on images set
+apart for choices, and measures of each layer: `response` (V), `signal_to_noise`, `conductance_sd` (S), `clamped`.
+`sigma` is the standard deviation of one read-out in volts and includes 0. `attrs["parameters"]` is a JSON string
+(sizes, batch_size, epochs, train_images, ...).
 
-An *error* here is a DataArray in [0, 1] with at least the dims (sigma, seed); other dims are carried along
-and each of their points is analysed alone. NaN means "not run". The seed is the statistical unit throughout:
-an interval says what other seeds would give. All intervals are two-sided at `level`; with one seed they are
-NaN.
+An *error* here is a DataArray in [0, 1] with at least the dims (sigma, seed); other dims are carried along and each of
+their points is analysed alone. NaN means "not run". The seed is the statistical unit throughout: an interval says what
+other seeds would give. All intervals are two-sided at `level`; with one seed they are NaN.
 """
 
 import math
