@@ -107,7 +107,8 @@ def read_own(path: Path) -> xr.Dataset | None:
     except Damaged as error:
         if path.is_dir() or not _was_ours(path):
             raise StoreError(f"{error}; it is left as it is: name another file, or move it") from None
-        return _put_aside(path, error)
+        _put_aside(path, error)
+        return None
 
 
 def _was_ours(path: Path) -> bool:
@@ -123,7 +124,8 @@ def read_if_sound(path: Path) -> xr.Dataset | None:
     try:
         return read(path)
     except Damaged as error:
-        return _put_aside(path, error)
+        _put_aside(path, error)
+        return None
 
 
 def _put_aside(path: Path, error: Damaged) -> None:
