@@ -154,7 +154,7 @@ def code_version() -> str:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
 
     def git(*arguments: str) -> str:
-        command = ["git", "-C", CHECKOUT, *arguments]
+        command = ["git", "-C", str(CHECKOUT), *arguments]
         return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.strip()
 
     commit = "no commit known"
