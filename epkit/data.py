@@ -19,7 +19,6 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from http.client import HTTPException
 from pathlib import Path
-from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -43,7 +42,7 @@ class Info(NamedTuple):
     n_train: int
     n_test: int
     source: str | None = None  # torchvision's class and folder; None: inside scikit-learn's wheel
-    files: Mapping[str, str] = MappingProxyType({})  # decompressed IDX file -> "algorithm:checksum"
+    files: Mapping[str, str] = {}  # decompressed IDX file -> "algorithm:checksum"
 
 
 class DataUnavailable(RuntimeError):
@@ -91,13 +90,7 @@ class Split(NamedTuple):
     y_test: Int64[Tensor, " n_test"]
 
 
-def load(
-    name: str,
-    *,
-    train: int | None = None,
-    test: int | None = None,
-    dtype: torch.dtype = torch.float32,
-) -> Split:
+def load(name: str, *, train: int | None = None, test: int | None = None, dtype: torch.dtype = torch.float32) -> Split:
     """The first `train` and `test` images of a set in its fixed order; None takes all.
 
     Official sets keep their split. `kmnist_t10k_split` takes its first 8,000 images from the official test
@@ -229,9 +222,9 @@ def _ensure(info: Info, target: Path) -> str:
     """Makes sure that the verified file is there; returns where it came from. Raises DataUnavailable."""
     reasons: list[str] = []
     expected, mirror = info.files[target.name], environment_folder("EPKIT_DATA_MIRROR")
-    if target.exists() and _digest(target.read_bytes(), expected) == expected:
-        return "data folder"
     try:
+        if target.exists() and _digest(target.read_bytes(), expected) == expected:
+            return "data folder"
         if mirror and target.parent.resolve() == _raw_folder(info, mirror).resolve():
             raise OSError(f"{mirror} is the mirror, never written to: EPKIT_DATA must be another folder")
         target.parent.mkdir(parents=True, exist_ok=True)
