@@ -1,9 +1,11 @@
 """Equilibrium Propagation under uncertainty: networks, learning, read-out noise, and the study built on them."""
 
 from .ep.learning import gradient
-from .ep.networks import DeepResistiveNetwork
-from .ep.readout import GaussianReadout
-from .ep.training import evaluate, train
+from .ep.networks import DeepResistiveNetwork, Network
+from .ep.probe import evaluate
+from .ep.readout import GaussianReadout, Readout
+from .ep.training import State, train
+from .files import StoreError
 from .messages import ParameterError
 from .reference.exactness import measure_exactness
 from .reference.mechanism import examine_network
@@ -14,7 +16,11 @@ from .sweep.store import origin, results
 __all__ = [
     "DeepResistiveNetwork",
     "GaussianReadout",
+    "Network",
     "ParameterError",
+    "Readout",
+    "State",
+    "StoreError",
     "evaluate",
     "examine_network",
     "finished_runs",

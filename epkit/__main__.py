@@ -29,7 +29,7 @@ from . import data
 from .files import CHECKOUT, StoreError, digest, replacing, writable
 from .messages import ParameterError, hint, short
 from .reference.exactness import stored
-from .study.claims import FIXED
+from .study.registration import FIXED
 from .study.report import primary_rows, verdict_table, verdicts, verdicts_at_published_size
 from .sweep import pool, store
 from .sweep.inputs import Parser, parameter_file, parameters_cell

@@ -72,9 +72,9 @@ def writable(folder: Path) -> bool:
     return os.access(next(place for place in (folder, *folder.absolute().parents) if place.exists()), os.W_OK)
 
 
-def set_aside(path: Path) -> Path:
-    """Rename a damaged file to `<name>.damaged`, numbered where that is taken already, and return its new path."""
-    names = (f"{path.name}.damaged{number}" for number in itertools.chain([""], itertools.count(2)))
+def set_aside(path: Path, why: str = "damaged") -> Path:
+    """Rename a file to `<name>.<why>`, numbered where that is taken already, and return its new path."""
+    names = (f"{path.name}.{why}{number}" for number in itertools.chain([""], itertools.count(2)))
     aside = next(place for place in map(path.with_name, names) if not place.exists())
     os.replace(path, aside)
     return aside

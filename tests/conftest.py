@@ -10,7 +10,16 @@ collect_ignore = ["corpus"]  # its notebooks are broken on purpose, not nbval's 
 
 # The tests' tensors are small: threads would only wait for one another, the more so on a busy machine.
 torch.set_num_threads(1)
-TENSOR_MODULES = ("ep.networks", "ep.readout", "ep.learning", "ep.training", "ep.engine", "data", "reference.solutions")
+TENSOR_MODULES = (
+    "ep.networks",
+    "ep.readout",
+    "ep.learning",
+    "ep.probe",
+    "ep.training",
+    "ep.engine",
+    "data",
+    "reference.solutions",
+)
 install_import_hook([f"epkit.{name}" for name in TENSOR_MODULES], "beartype.beartype")
 
 

@@ -1,4 +1,4 @@
-"""A synthetic store with planted answers, shaped as the data contract of `epkit.analysis` says."""
+"""A synthetic store with planted answers, shaped as the data contract of `epkit.study.limit` says."""
 
 import json
 

@@ -147,6 +147,30 @@ def test_share_of_runs_that_learn():
     assert (study.learning_share(flat(np.full(14, 0.9)), 0.9)["mean"] == 0).all()
 
 
+def test_wilson_of_nothing_is_unknown():
+    assert np.isnan(study.intervals.wilson(0, 0)).all()
+    assert study.intervals.wilson(7, 10)[1:] == pytest.approx((0.3968, 0.8922), abs=1e-3)
+
+
+def test_the_half_width_of_a_mean_by_hand():
+    """Two values 0 and 2: sd = √2, t(0.975, 1 degree of freedom) = 12.706."""
+    width = study.intervals.t_half_width(np.sqrt([2.0, 2.0]), np.array([2, 1]))
+    assert width[0] == pytest.approx(12.706, rel=1e-4)
+    assert np.isnan(width[1])
+
+
+def test_a_bootstrap_takes_whole_seeds():
+    """A statistic that is the same for all choices of seeds has no width; one over seeds lies within their range."""
+    values = np.array([1.0, 2.0, 4.0])
+    generator = np.random.default_rng
+    equal = study.intervals.bootstrap(lambda seeds, axis: np.ones(seeds.shape[:-1]), 3, 0.95, generator(0))
+    assert equal == (1, 1)
+    low, high = study.intervals.bootstrap(lambda seeds, axis: values[seeds].mean(axis), 3, 0.95, generator(0))
+    assert 1 <= low < 7 / 3 < high <= 4
+    again = study.intervals.bootstrap_of_means(np.array([[4.0, 1.0, np.nan, 2.0]]), 0.95, 0)
+    assert again == ([low], [high])
+
+
 # --- scaling, ratios, curves
 
 

@@ -428,17 +428,28 @@ FOREIGN = {
 
 
 @pytest.mark.parametrize(("name", "make"), FOREIGN.items(), ids=FOREIGN)
-def test_a_foreign_store_is_set_aside_and_kept(tmp_path, monkeypatch, counted, name, make):
+def test_a_foreign_file_at_the_stores_place_is_refused_and_left_as_it_is(tmp_path, monkeypatch, counted, name, make):
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "sweep.nc"
     make(path)
-    sweep = validated(Sweep, TINY)
-    with pytest.warns(UserWarning, match=r"sweep\.nc: not a .*; moved to sweep\.nc\.damaged") as caught:
-        assert runs.complete_store(path, sweep) is None
-    assert len(caught) == 1
-    check_lines(str(caught[0].message), str(path))
+    before = path.read_bytes() if path.is_file() else None
+    with pytest.raises(store.StoreError, match=r"sweep\.nc: not a .*; it is left as it is: name another") as caught:
+        runs.complete_store(path, validated(Sweep, TINY))
+    check_lines(str(caught.value), str(path))
+    assert [p.name for p in tmp_path.iterdir()] == ["sweep.nc"]
+    assert before is None or path.read_bytes() == before
+    counted("stores", "refused and left as they are")
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda c: c[:-200], lambda c: c[:3000] + bytes([c[3000] ^ 1]) + c[3001:], lambda c: c + b"x"]
+)
+def test_a_store_of_ours_that_is_damaged_is_set_aside(whole, tmp_path, damage):
+    path = tmp_path / "sweep.nc"
+    path.write_bytes(damage(whole.read_bytes()))
+    with pytest.warns(UserWarning, match=r"sweep\.nc: .*; moved to sweep\.nc\.damaged"):
+        assert store.read_own(path) is None
     assert [p.name for p in tmp_path.iterdir()] == ["sweep.nc.damaged"]
-    counted("stores", "set aside")
 
 
 def test_a_sweep_beside_foreign_files_leaves_them_alone(tmp_path):

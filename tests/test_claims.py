@@ -1,7 +1,10 @@
 """Verdicts: thresholds applied to intervals, and the tables of claims from synthetic stores."""
 
 import math
+import tomllib
+from pathlib import Path
 
+import numpy as np
 import pytest
 import xarray as xr
 from synthetic import SIGMAS, store
@@ -93,18 +96,88 @@ def test_where_reported_accuracies_appear():
         ("factor: 2.0", "datasets.factr: no such parameter"),
         ("within: 10.0", "limit.within = 0.5: Input should be greater than 1"),
         ("inside: [0.4, 0.6]", "scaling.inside = [0.6, 0.4]: a range is [low, high]"),
+        ("learns: 0.9", "learns = 1.1: Input should be less than 1"),
     ],
 )
 def test_a_fault_in_the_fixed_claims_is_named(tmp_path, monkeypatch, text, message):
-    wrong = {"factor: 2.0": "factr: 2.0", "within: 10.0": "within: 0.5", "inside: [0.4, 0.6]": "inside: [0.6, 0.4]"}
+    wrong = {"factor: 2.0": "factr: 2.0", "within: 10.0": "within: 0.5", "inside: [0.4, 0.6]": "inside: [0.6, 0.4]",
+             "learns: 0.9": "learns: 1.1"}  # fmt: skip
     path = tmp_path / "claims.yaml"
-    path.write_text(study.claims.FIXED.read_text(encoding="utf-8").replace(text, wrong[text]), encoding="utf-8")
-    monkeypatch.setattr(study.claims, "FIXED", path)
+    path.write_text(study.registration.FIXED.read_text(encoding="utf-8").replace(text, wrong[text]), encoding="utf-8")
+    monkeypatch.setattr(study.registration, "FIXED", path)
     study.registered_claims.cache_clear()
     with pytest.raises(ParameterError) as caught:
         study.registered_claims()
     study.registered_claims.cache_clear()
     assert "params/claims.yaml: " + message in str(caught.value)
+
+
+def test_the_registered_claims_go_with_the_package():
+    """params/claims.yaml is also a file of epkit.study, which a wheel holds: limits need it."""
+    root = Path(__file__).parents[1]
+    assert study.registration.FIXED.samefile(root / "params" / "claims.yaml")
+    data = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
+    assert study.registration.FIXED.name in data["epkit.study"]
+
+
+@pytest.fixture
+def threshold(tmp_path, monkeypatch):
+    """Replaces text in what `registered_claims` reads, for one test."""
+
+    def replace(old, new):
+        text = study.registration.FIXED.read_text(encoding="utf-8")
+        assert old in text
+        (tmp_path / "claims.yaml").write_text(text.replace(old, new), encoding="utf-8")
+        monkeypatch.setattr(study.registration, "FIXED", tmp_path / "claims.yaml")
+        study.registered_claims.cache_clear()
+
+    yield replace
+    study.registered_claims.cache_clear()
+
+
+def test_no_threshold_stands_in_code(threshold):
+    """Those that once did: moved in the file, they move the verdicts."""
+    net = {"net": store(sigmas=(0.0, 1e-9), floor=0.035, noise=1e-4, spread=0).isel(sigma=[0])}
+    error = xr.DataArray(
+        [[[1e-6, 0.5]]], {"estimator": ["centered"], "nudge": [1e-3], "layer": [1, 2]}, ("estimator", "nudge", "layer")
+    )
+    gradient = xr.Dataset({"relative_error": error})
+    networks = xr.Dataset(
+        {
+            "relative_error": (("network", "iteration", "reference", "layer"), [[[[0.05], [0.05]]]]),
+            "published_iterations": ("network", [4]),
+            "float32_error": (("network", "layer"), [[0.05]]),
+            "diode_error": (("scale", "circuit", "layer"), [[[0.05], [0.05]]]),
+            "forward": ("scale", [0.7]),
+        },
+        {"network": ["net"], "iteration": [4], "reference": ["converged", "exact"], "circuit": ["ideal", "real"]},
+    ).set_coords("forward")
+
+    def verdicts():
+        tables = (
+            study.claim_published(net, {"net": 0.0346}, {"net": 4}),
+            study.claim_gradient(gradient),
+            study.claim_exactness(networks),
+            study.claim_limit(store(floor=0.6)),
+        )
+        return [table.verdict.unique().tolist() for table in tables]
+
+    assert verdicts() == [["supported"], ["supported", "contradicted"], ["supported"], ["supported"]]
+    threshold("within: 0.003", "within: 0.0001")
+    assert verdicts()[0] == ["contradicted"]
+    threshold("within: 0.01 ", "within: 0.6 ")
+    assert verdicts()[1] == ["supported"]
+    threshold("within: 0.1 ", "within: 0.01 ")
+    assert verdicts()[2] == ["contradicted"]
+    threshold("learns: 0.9", "learns: 0.5")
+    assert verdicts()[3] == ["contradicted"]
+
+
+@pytest.mark.parametrize("rate", [np.linspace(0.01, 0.03, 3)[1], np.float32(0.02), 0.1 * 0.2])
+def test_a_rounding_step_does_not_hide_the_primary_setting(rate):
+    assert study.claim_limit(store(rates=(float(rate), 0.02 * (1 + 1e-5)))).setting.tolist() == ["primary", "secondary"]
+    table = study.claim_limit(store().assign_coords(learning_rate=[rate]))
+    assert table.setting.tolist() == ["primary"]
 
 
 def test_settings_that_were_not_run_have_no_row():

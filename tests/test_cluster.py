@@ -21,7 +21,7 @@ import xarray as xr
 import epkit
 from epkit import __main__ as execute
 from epkit.ep import engine
-from epkit.sweep import ensemble, pool, runs
+from epkit.sweep import ensemble, grid, pool, runs
 from epkit.sweep.parameters import ParameterError
 
 ROOT = Path(__file__).parents[1]
@@ -163,9 +163,9 @@ def test_a_killed_worker_costs_one_retry_from_its_checkpoint(dask, tmp_path):
 
 def test_a_run_that_fails_leaves_the_others_done(dask, tmp_path, monkeypatch):
     path = tmp_path / "sweep.nc"
-    axis = runs._axis
+    axis = grid.axis
     with monkeypatch.context() as patched:
-        patched.setattr(runs, "_axis", lambda sweep, name: [0, -1] if name == "seed" else axis(sweep, name))
+        patched.setattr(grid, "axis", lambda sweep, name: [0, -1] if name == "seed" else axis(sweep, name))
         with pytest.raises(pool.ClusterError) as caught:
             epkit.run(TINY, path, scheduler=dask.address)
     assert "sweep.nc: 2 runs failed; the others are kept" in str(caught.value)

@@ -151,8 +151,38 @@ def test_networks_that_saw_equally_many_images_are_judged_together():
     apart = study.judge_unregistered({"net-one": one, "net-longer": one.assign_coords(epoch=one.epoch * 2)})
     assert (apart.measure == "nothing to compare: one data set").sum() == 2
     assert study.judge_unregistered({}).empty
-    two = study.judge_unregistered({"net-long": one.sel(sigma=[0.0, 5e-5])})
+    two = study.judge_unregistered({"net": one.sel(sigma=[0.0, 5e-5])})
     assert two.claim.tolist() == ["a finite uncertainty helps"]
+
+
+def test_what_a_store_is_its_parameters_say_and_not_its_name(tmp_path, monkeypatch):
+    """Names that speak of other networks mislead nothing; only labels and file names contain them."""
+    short, other = synthetic.plateau(), synthetic.plateau(rng=1)
+    facts = store.parameters(other) | {"sizes": {"mnist": [784, 64, 32, 10]}}
+    other = other.assign_attrs(parameters=json.dumps(facts))
+    long = short.assign_coords(epoch=short.epoch * 10)
+    double = synthetic.plateau(sigmas=(0.0,), dtype="float64")
+    stores = {"a-long": short, "b-float64": other, "1024x9-c": long, "d": double}
+    assert [study.architecture(ds) for ds in stores.values()] == ["1024x3", "64-32", "1024x3", "1024x3"]
+    first, longer = study.first_and_longer(stores)
+    assert (list(first), list(longer)) == (["a-long", "b-float64"], ["1024x9-c"])
+    assert list(study.grouped(stores, study.architecture)["1024x3"]) == ["a-long", "1024x9-c", "d"]
+
+    monkeypatch.setenv("EPKIT_RESULTS", str(tmp_path))
+    (tmp_path / "mine").mkdir()
+    notebook = study.registered_claims().escape.notebook
+    for name, ds in stores.items():
+        store.write(ds, tmp_path / "mine" / f"{notebook}.{name}.nc")
+    escapes = study.verdicts("mine")
+    assert set(escapes.store) == {f"{notebook}.a-long.nc", f"{notebook}.b-float64.nc"}
+    assert set(escapes.figure) == {"09_escape_times.1024x3", "09_escape_times.64-32"}
+    judged = study.verdicts_at_published_size("mine").drop_duplicates("setting").set_index("setting")
+    assert judged.store.to_dict() == {
+        "1024x3, 60,000 images": f"{notebook}.a-long.nc",
+        "64-32, 60,000 images": f"{notebook}.b-float64.nc",
+        "1024x3, 600,000 images": f"{notebook}.1024x9-c.nc",
+    }
+    assert judged.figure.tolist() == ["09_errors_over_sigma", "09_errors_over_sigma", "09_longer"]
 
 
 def test_what_noise_has_gained_is_told_at_each_record():

@@ -24,10 +24,10 @@ import epkit
 from epkit import data
 from epkit.__main__ import COMMITTED, _lacking, planned
 from epkit.ep import engine
-from epkit.ep.training import relative_rates
+from epkit.ep.probe import relative_rates
 from epkit.sweep import store
+from epkit.sweep.grid import run_ids
 from epkit.sweep.parameters import Sweep, validated
-from epkit.sweep.runs import _run_ids
 
 ROOT = Path(__file__).parents[1]
 RECORD = Path(__file__).with_name("contract.json")
@@ -47,7 +47,7 @@ def test_runs_have_the_hashes_that_they_were_stored_with(path):
     ds = store.read(path)
     recorded = store.parameters(ds)
     recorded.pop("sizes")
-    hashes = list(_run_ids(validated(Sweep, recorded)).values())
+    hashes = list(run_ids(validated(Sweep, recorded)).values())
     stored = ds["run"].values.ravel().tolist()
     assert {name for name in stored if name} <= set(hashes)
     assert all(name in ("", own) for name, own in zip(stored, hashes, strict=True))

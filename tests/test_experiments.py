@@ -236,7 +236,8 @@ def test_what_is_finished_of_a_sweep_is_shown_and_gone_on_from(tmp_path, counted
     elsewhere.parent.mkdir()
     elsewhere.write_bytes((tmp_path / "sweep.nc").read_bytes())
     xr.testing.assert_identical(epkit.finished_runs(sweep, elsewhere), known)
-    assert epkit.finished_runs(sweep | {"epochs": 3}, elsewhere) is None
+    with pytest.raises(epkit.StoreError, match=r"another experiment \(epochs: 2 there, 3 now\), which would be lost"):
+        epkit.finished_runs(sweep | {"epochs": 3}, elsewhere)
     monkeypatch.undo()
     whole = epkit.run(sweep, elsewhere)
     monkeypatch.setattr(ensemble, "trained", lambda *_, **__: pytest.fail("nothing is missing"))
@@ -256,3 +257,75 @@ def test_of_several_sweeps_those_that_are_named_are_computed(tmp_path):
     assert list(epkit.run_several(comparison | {"compute": []}, tmp_path / "08")) == ["one", "other"]
     with pytest.raises(epkit.ParameterError, match=r"compute = .*: allowed are the names in networks: one, other"):
         epkit.run_several(comparison | {"compute": ["two"]}, tmp_path / "08")
+
+
+def test_a_store_is_only_ever_added_to(tmp_path, counted):
+    """Fewer σ, more σ, other σ, other epochs at the place of a finished store: nothing that was computed goes."""
+    path = tmp_path / "sweep.nc"
+    whole = epkit.run(TINY, path)
+    content, few = path.read_bytes(), {"sigma": TINY["sigma"][:1], "seeds": 1}
+    counted.clear()
+    part = epkit.run(TINY | few, path)
+    assert path.read_bytes() == content
+    assert not counted
+    assert part.sizes["seed"] == part.sizes["sigma"] == 1
+    xr.testing.assert_equal(part.test_error, whole.test_error.sel(sigma=part.sigma, seed=part.seed))
+    assert store.parameters(part)["sigma"] == few["sigma"]
+    for change in ({"sigma": [5e-3]}, {"epochs": 3}, {"seeds": 1, "sigma": [0.0, 5e-3]}):
+        with pytest.raises(
+            epkit.StoreError, match=r"runs of another experiment \(.*, which would be lost; name another"
+        ):
+            epkit.run(TINY | change, path)
+        assert path.read_bytes() == content
+    more = epkit.run(TINY | {"sigma": [*TINY["sigma"], 5e-3]}, path)
+    assert sum(map(len, counted)) == more["run"].size - whole["run"].size
+    xr.testing.assert_equal(more.test_error.sel(sigma=whole.sigma), whole.test_error)
+
+
+def test_replacing_takes_a_word_and_keeps_the_old_store(tmp_path, capsys):
+    path = tmp_path / "sweep.nc"
+    old = epkit.run(TINY, path)
+    epkit.run(TINY | {"epochs": 1}, path, replace=True)
+    assert "sweep.nc: set aside as sweep.nc.old" in capsys.readouterr().err
+    assert store.read(tmp_path / "sweep.nc.old").identical(old)
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, lambda path: path.write_text("my thesis"), lambda path: path.touch()])
+def test_what_is_somebodys_is_left_as_it_is(tmp_path, make):
+    path = tmp_path / "thesis"
+    make(path)
+    with pytest.raises(epkit.StoreError, match="it is left as it is: name another file, or move it"):
+        epkit.run(TINY, path)
+    assert [p.name for p in tmp_path.iterdir() if p.suffix != ".lock"] == ["thesis"]
+
+
+def test_runs_of_neighbours_are_named_keep_their_maker_and_come_from_sealed_files(tmp_path, capsys, counted):
+    first = epkit.run(TINY, tmp_path / "first.nc")
+    made = first.assign_attrs(makers=json.dumps(["somebody else's machine"]))
+    store.write(made, tmp_path / "first.nc")
+    counted.clear()
+    second = epkit.run(TINY, tmp_path / "second.nc")
+    assert not counted
+    assert f"second.nc: {first['run'].size} runs taken from first.nc" in capsys.readouterr().err
+    assert store.makers(second) == ["somebody else's machine"]
+    content = (tmp_path / "first.nc").read_bytes()
+    (tmp_path / "first.nc").write_bytes(content[: -len(store._seal(b""))])  # readable, but nobody vouches for it
+    (tmp_path / "second.nc").unlink()
+    third = epkit.run(TINY, tmp_path / "third.nc")
+    assert sum(map(len, counted)) == third["run"].size
+    assert all("engine native" in maker for maker in store.makers(third))
+
+
+def test_a_signal_stops_after_the_block_and_keeps_it(tmp_path):
+    """A time limit shorter than the first checkpoint: what was trained is there all the same."""
+    code = f"import epkit; epkit.run({TINY | {'epochs': 400}!r}, {str(tmp_path / 'sweep.nc')!r})"
+    running = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
+    parts = tmp_path / "sweep.parts"
+    while not parts.exists():
+        time.sleep(0.02)
+    time.sleep(0.5)
+    running.terminate()
+    running.communicate(timeout=60)
+    (checkpoint,) = parts.glob("*.checkpoint")
+    kept = store.read(checkpoint)
+    assert int(kept.finished_epochs) > 0

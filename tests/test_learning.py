@@ -12,10 +12,11 @@ from torch.nn.functional import one_hot
 
 import epkit
 from epkit import data
-from epkit.ep import training
+from epkit.ep import probe
 from epkit.ep.learning import NUDGES, gradient, phases
+from epkit.ep.probe import PROBE_IMAGES, relative_rates
 from epkit.ep.readout import GaussianReadout
-from epkit.ep.training import LOOKED_AT, State, relative_rates
+from epkit.ep.training import State
 from epkit.reference.solutions import backpropagated
 
 DOUBLE = torch.float64
@@ -107,7 +108,10 @@ def test_read_out_noise_leaves_the_estimate_unbiased_with_the_derived_spread(pro
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"beta": 0.0}, "beta = 0.0: must be > 0"), ({"estimator": "symmetric"}, "allowed are 'centered', 'positive'")],
+    [
+        ({"beta": 0.0}, "beta = 0.0: must be a finite number > 0"),
+        ({"estimator": "symmetric"}, "allowed are 'centered', 'positive'"),
+    ],
 )
 def test_wrong_arguments_of_the_gradient_are_refused(problem, change, message):
     net, x, target = problem
@@ -180,7 +184,7 @@ def test_looking_closer_changes_nothing_and_sees_what_a_probe_would(digits):
     fifths = closer.train_error.values.reshape(2, 5, 2).mean(1)
     assert fifths == pytest.approx(history.train_error.values, abs=1e-6)
 
-    x, target = digits.x_train[:LOOKED_AT], one_hot(digits.y_train[:LOOKED_AT], 10).float()
+    x, target = digits.x_train[:PROBE_IMAGES], one_hot(digits.y_train[:PROBE_IMAGES], 10).float()
     free = looked.relax(x, 4)
     upper, lower = (looked.relax(x, 4, target=target, beta=s * 0.3, start=free) for s in (1, -1))
     rms = torch.stack([(a - b).square().mean((1, 2)).sqrt() for a, b in zip(upper, lower, strict=True)], 1)
@@ -188,7 +192,7 @@ def test_looking_closer_changes_nothing_and_sees_what_a_probe_would(digits):
     share = torch.stack([(w == 0).float().mean((1, 2)) for w in looked.weights], 1)
     assert closer.clamped[-1].values == pytest.approx(share.numpy(), abs=1e-6)
     assert not np.isfinite(closer.signal_to_noise.sel(member=0)).any()
-    with pytest.raises(ValueError, match="looks = 0: must be from 1"):
+    with pytest.raises(ValueError, match="looks = 0: must be an integer from 1 to 50"):
         trained(digits, looks=0)
 
 
@@ -196,7 +200,7 @@ def test_the_noise_in_an_estimate_has_the_size_that_theory_gives(digits):
     """One conductance between nodes read with N(0, s^2): the noise of the estimate is (s / beta) sqrt(D^2 + s^2)."""
     sigma = 1e-2
     net, history = trained(digits, sigma=sigma, epochs=1, looks=1)
-    x, target = digits.x_train[:LOOKED_AT], one_hot(digits.y_train[:LOOKED_AT], 10).float()
+    x, target = digits.x_train[:PROBE_IMAGES], one_hot(digits.y_train[:PROBE_IMAGES], 10).float()
     states = phases(net, x, target, beta=0.3, iterations=4, estimator="centered")
     drop = states[1][:, :, :, :, None] - states[2][:, :, :, None, :]
     power = (sigma / 0.3) ** 2 * (drop.square().mean(1) + sigma**2).mean() / 8  # batches of 8
@@ -241,7 +245,7 @@ def test_relative_rates_give_steps_of_the_size_of_the_weights(digits):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"learning_rates": (0.1,)}, "1 entries for 3 layers"),
+        ({"learning_rates": (0.1,)}, "must be 3 rates, one for each layer"),
         ({"batch_size": 0}, "allowed|from 1 to"),
         ({"batch_size": 500}, "from 1 to the 400 training images"),
     ],
@@ -260,10 +264,10 @@ def test_a_look_takes_a_part_of_wide_layers_and_leaves_out_who_cannot_be_nudged(
     target = one_hot(y, 4).float()
 
     def look(limit, members=2):
-        monkeypatch.setattr(training, "UNITS_LOOKED_AT", limit)
+        monkeypatch.setattr(probe, "PROBE_UNITS", limit)
         net = epkit.DeepResistiveNetwork((20, 64, 64, 4), input_gain=30.0, members=members, seed=0)
         net.weights[-1][members - 1] *= 0.01 if members == 3 else 1
-        return training._look(net, x, target, 8, 0.1, 4, "centered", GaussianReadout(torch.full((members,), 1e-3)))
+        return probe.layers(net, x, target, 8, 0.1, 4, "centered", GaussianReadout(torch.full((members,), 1e-3)))
 
     whole, part = look(128), look(16)
     torch.testing.assert_close(part["response"], whole["response"])

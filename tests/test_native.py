@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 import sys
 import warnings
 from collections.abc import Iterator
+from copy import copy
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -14,63 +17,62 @@ from hypothesis import strategies as st
 
 import epkit
 from epkit.ep import engine
-from epkit.ep.training import torch_steps
+from epkit.ep.engine import Block, Rule, torch_steps
 
 compiled = pytest.mark.skipif(engine.library() is None, reason="no C++ compiler on this machine")
 
 
+class Problem(NamedTuple):
+    """What an engine is given."""
+
+    net: epkit.DeepResistiveNetwork
+    block: Block
+    rule: Rule
+
+
 def problem(
     sizes=(12, 20, 34, 6), members=3, batch=4, streams=1, steps=20, nudge=(0.3, -0.3), noise=True, seed=0
-) -> list:
-    """Arguments of `steps` in float64: random networks, images with exact zeros, several streams."""
+) -> Problem:
+    """In float64: random networks, images with exact zeros, several streams."""
     generator = torch.Generator().manual_seed(seed)
 
     def normal(*shape):
         return torch.randn(shape, generator=generator, dtype=torch.float64)
 
     pre, images, layers = (2 * sizes[0], *sizes[1:-1]), 40, len(sizes) - 1
-    weights = [normal(members, a, b).clamp_min(0) / a**0.5 + 0.01 for a, b in zip(pre, sizes[1:], strict=True)]
-    biases = [0.1 * normal(members, n) for n in sizes[1:]]
+    net = epkit.DeepResistiveNetwork(sizes, input_gain=3.0, members=members, dtype=torch.float64)
+    net.weights = [normal(members, a, b).clamp_min(0) / a**0.5 + 0.01 for a, b in zip(pre, sizes[1:], strict=True)]
+    net.biases = [0.1 * normal(members, n) for n in sizes[1:]]
     x = normal(images, sizes[0]) * (torch.rand(images, sizes[0], generator=generator) < 0.3)
     target = torch.eye(sizes[-1], dtype=torch.float64)[torch.randint(sizes[-1], (images,), generator=generator)]
     rows = torch.randint(images, (streams, steps, batch), generator=generator)
-    stream = torch.arange(members) % streams
     xi = normal(streams, steps, 2, batch, sum(sizes[1:])) if noise else None
-    scale = 1e-3 * torch.arange(members, dtype=torch.float64) if noise else None
+    readout = epkit.GaussianReadout(1e-3 * torch.arange(members, dtype=torch.float64)) if noise else None
     rates = 0.01 * torch.rand(layers, members, generator=generator, dtype=torch.float64)
-    return [
-        weights,
-        biases,
-        x,
-        target,
-        rows,
-        stream,
-        xi,
-        scale,
-        rates,
-        0.5,
-        3.0,
-        torch.tensor(nudge).double(),
-        3,
-    ]
+    block = Block(x, target, rows, torch.arange(members) % streams, xi)
+    return Problem(net, block, Rule(torch.tensor(nudge).double(), 3, rates, 0.5, readout))
 
 
-def copied(arguments: list, dtype: torch.dtype = torch.float64, members: list[int] | None = None) -> list:
+def copied(given: Problem, dtype: torch.dtype = torch.float64, members: list[int] | None = None) -> Problem:
     """A deep copy in another type, of some members only."""
 
     def part(t, axis=0):
         return t if members is None else t.index_select(axis, torch.tensor(members))
 
-    weights, biases, x, target, rows, stream, xi, scale, rates, bias_rate, gain, nudge, iterations = arguments
-    reals = [x, target, xi, None if scale is None else part(scale), part(rates, 1), nudge]
-    x, target, xi, scale, rates, nudge = [None if t is None else t.to(dtype, copy=True) for t in reals]
-    parameters = [[part(p).to(dtype, copy=True) for p in ps] for ps in (weights, biases)]
-    return [*parameters, x, target, rows, part(stream), xi, scale, rates, bias_rate, gain, nudge, iterations]
+    net, block, rule = copy(given.net), given.block, given.rule
+    net.weights, net.biases = ([part(p).to(dtype, copy=True) for p in ps] for ps in (net.weights, net.biases))
+    x, target, xi = (None if t is None else t.to(dtype, copy=True) for t in (block.x, block.target, block.noise))
+    readout = None if rule.readout is None else epkit.GaussianReadout(part(rule.readout.sigma))
+    return Problem(
+        net,
+        Block(x, target, block.rows, part(block.stream), xi),
+        rule._replace(nudges=rule.nudges.to(dtype), rates=part(rule.rates, 1).to(dtype), readout=readout),
+    )
 
 
-def outcome(arguments: list, steps=engine.steps) -> list[torch.Tensor]:
+def outcome(given: Problem, steps=engine.native_steps) -> list[torch.Tensor]:
     """All that a block of steps changes and returns."""
-    return [*steps(*arguments), *arguments[0], *arguments[1]]
+    return [*steps(*given), *given.net.weights, *given.net.biases]
 
 
 @pytest.fixture(autouse=True)
@@ -109,7 +111,7 @@ def test_equals_torch(inputs, hidden, outputs, members, batch, streams, nudge, n
     streams = min(streams, members)
     arguments = problem((inputs, *hidden, outputs), members, batch, streams, 20, nudge, noise)
     # A nudge as large as an output's conductance has no steady state: rounding would grow without bound.
-    arguments[0][-1] += 1.0
+    arguments.net.weights[-1] += 1.0
     expected = outcome(copied(arguments, dtype), torch_steps)
     for value, reference in zip(outcome(copied(arguments, dtype)), expected, strict=True):
         size = float(reference.abs().max()) + 1.0
@@ -143,11 +145,10 @@ def test_other_members_change_no_bit():
 def test_cutting_into_blocks_changes_no_bit():
     whole, cut = problem(), problem()
     outcome(whole)
-    rows, noise = cut[4], cut[6]
+    rows, noise = cut.block.rows, cut.block.noise
     for part in (slice(0, 7), slice(7, 20)):
-        cut[4], cut[6] = rows[:, part], noise[:, part]
-        outcome(cut)
-    assert all(map(torch.equal, [*whole[0], *whole[1]], [*cut[0], *cut[1]]))
+        outcome(cut._replace(block=cut.block._replace(rows=rows[:, part], noise=noise[:, part])))
+    assert all(map(torch.equal, [*whole.net.weights, *whole.net.biases], [*cut.net.weights, *cut.net.biases]))
 
 
 @compiled
@@ -157,7 +158,7 @@ def test_a_diverged_member_shows_and_stays_alone(threads_count, monkeypatch):
     torch.set_num_threads(threads_count)
     arguments = problem(members=3)
     healthy = outcome(copied(arguments))
-    arguments[0][1][1, 0, 0] = torch.nan
+    arguments.net.weights[1][1, 0, 0] = torch.nan
     sick = outcome(copied(arguments))
     for value, reference in zip(sick, healthy, strict=True):
         assert torch.equal(value[[0, 2]], reference[[0, 2]])
@@ -166,15 +167,57 @@ def test_a_diverged_member_shows_and_stays_alone(threads_count, monkeypatch):
 
 
 @compiled
-def test_refuses_what_it_would_misread():
+@pytest.mark.parametrize(
+    ("part", "change", "message"),
+    [
+        ("weights", lambda w: w.mT.contiguous().mT, "not contiguous"),
+        ("weights", lambda w: w.float(), "float32 or float64"),
+        ("weights", lambda w: w[:, :-1], r"a parameter has the shape \(3, 19, 34\), the network's sizes ask for"),
+        ("x", lambda x: x[:, :-1], r"x has the shape \(40, 11\): must be \(40, 12\)"),
+        ("target", lambda t: t[:-1], r"target has the shape \(39, 6\)"),
+        ("noise", lambda xi: xi[..., :-1], r"noise has the shape"),
+        ("noise", lambda xi: xi[:, :-1], r"noise has the shape"),
+        ("rows", lambda rows: rows + 1, r"rows holds numbers from 1 to 40: allowed are 0 to 39"),
+        ("stream", lambda stream: stream - 1, r"stream holds numbers from -1 to -1: allowed are 0 to 0"),
+    ],
+)
+def test_nothing_unchecked_reaches_the_compiled_code(part, change, message):
     arguments = problem()
-    arguments[0][1] = arguments[0][1].mT.contiguous().mT
-    with pytest.raises(ValueError, match="contiguous"):
-        engine.steps(*arguments)
-    arguments = problem()
-    arguments[0][1] = arguments[0][1].float()
-    with pytest.raises(ValueError, match="float32 or float64"):
-        engine.steps(*arguments)
+    if part == "weights":
+        arguments.net.weights[1] = change(arguments.net.weights[1])
+    else:
+        arguments.block.rows[0, 0, 0], arguments.block.rows[0, 0, 1] = 0, 39
+        block = arguments.block._replace(**{part: change(getattr(arguments.block, part))})
+        arguments = arguments._replace(block=block)
+    with pytest.raises(ValueError, match=message):
+        engine.native_steps(*arguments)
+
+
+@compiled
+def test_a_library_that_was_cut_short_is_built_again(fresh_library, tmp_path, monkeypatch):
+    monkeypatch.setattr(engine, "FLAGS", tuple(flag for flag in engine.FLAGS if flag != "-O3"))  # compiles faster
+    compiler = engine.shutil.which("g++") or engine.shutil.which("c++")
+    whole = engine._compiled(compiler, engine.FLAGS)
+    content = whole.read_bytes()
+    for damaged in (b"", content[: len(content) // 2], content[:-1] + b"x"):
+        whole.write_bytes(damaged)
+        again = engine._compiled(compiler, engine.FLAGS)
+        assert again.stem.rpartition("-")[2] == hashlib.sha256(again.read_bytes()).hexdigest()[:16]
+        assert len(list((tmp_path / "epkit").iterdir())) == 1
+        whole = again
+
+
+@compiled
+def test_a_compiler_without_march_native_is_tried_without(fresh_library, tmp_path, monkeypatch):
+    real = engine.shutil.which("g++") or engine.shutil.which("c++")
+    fussy = tmp_path / "fussy"
+    fussy.write_text(
+        f'#!/bin/sh\ncase "$*" in *-march=native*) echo "unknown -march" >&2; exit 1;; esac\nexec {real} "$@"\n'
+    )
+    fussy.chmod(0o755)
+    monkeypatch.setenv("CXX", str(fussy))
+    monkeypatch.setattr(engine, "FLAGS", tuple(flag for flag in engine.FLAGS if flag != "-O3"))
+    assert engine.library() is not None
 
 
 def test_falls_back_with_one_warning(monkeypatch, fresh_library):

@@ -100,7 +100,8 @@ def pip(*arguments: str | Path) -> None:
 
 
 def test_the_wheel_holds_every_source_file(wheel: Path):
-    sources = {p.relative_to(ROOT).as_posix() for p in (ROOT / "epkit").rglob("*") if p.suffix in (".py", ".cpp")}
+    files = [p for p in (ROOT / "epkit").rglob("*") if p.is_file() and p.parent.name != "__pycache__"]
+    sources = {p.relative_to(ROOT).as_posix() for p in files}
     assert "epkit/ep/engine.cpp" in sources
     assert {name for name in ZipFile(wheel).namelist() if name.startswith("epkit/")} == sources
 

@@ -1,6 +1,6 @@
-// A block of Equilibrium Propagation training steps for each member of an ensemble; `native.py` compiles and calls it.
+// A block of Equilibrium Propagation training steps for each member of an ensemble; `engine.py` compiles and calls it.
 //
-// It does what `learning.torch_steps` does, up to rounding. What makes it fast:
+// It does what `engine.torch_steps` does, up to rounding. What makes it fast:
 //
 // - A diode that blocks holds its unit at exactly 0 V, so about half of all voltages, and most pixels, are exact zeros.
 //   Every product lists the units that are not zero and reads the conductances of those only.
@@ -29,7 +29,7 @@
 
 namespace {
 
-// Mirrored by `native._Block`. Arrays are contiguous, of the type T of the network unless another is given.
+// Mirrored by `engine._NativeBlock`. Arrays are contiguous, of the type T of the network unless another is given.
 struct Block {
     const int64_t* sizes;    // n_0 ... n_L
     const int64_t* rows;     // (stream, step, batch): training images

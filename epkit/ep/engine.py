@@ -1,7 +1,7 @@
-"""Training steps in C++, compiled once on the user's machine: a whole block of steps in one call.
+"""Engines that take training steps, a block at a time: eager torch, torch.compile, and C++ compiled on this machine.
 
-`steps` has the signature and meaning of `training.torch_steps`; `native.cpp` says why it is fast. It needs
-a C++17 compiler at run time; without one `library` warns once and training goes on in torch.
+All agree up to rounding. `engine.cpp` says why it is fast; it needs a C++17 compiler at run time, and does what it can:
+deep resistive networks on the CPU whose read-out adds noise. The rest is trained in torch, after one message.
 """
 
 from __future__ import annotations
@@ -15,23 +15,134 @@ import subprocess
 import tempfile
 import warnings
 from collections import defaultdict
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from time import perf_counter
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from .networks import Biases, Weights
+from . import checks
+from .learning import step
+from .networks import DeepResistiveNetwork, Network
+from .readout import GaussianReadout, Readout
 
+Engine = Literal["auto", "native", "compiled", "eager"]
+ENGINES: tuple[Engine, ...] = ("auto", "native", "compiled", "eager")
 SOURCE = Path(__file__).with_suffix(".cpp")
 # No -ffast-math: a diverged member must show as NaN, and nothing here needs sums to be reordered.
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-ffp-contract=fast", "-fPIC", "-shared", "-pthread")
 
 
-class _Block(ctypes.Structure):
-    """Mirrors `Block` in native.cpp."""
+class Block(NamedTuple):
+    """What a block of steps is trained on."""
+
+    x: Float[Tensor, "n n_0"]
+    target: Float[Tensor, "n n_L"]
+    rows: Int[Tensor, "stream step batch"]  # images of each step
+    stream: Int[Tensor, " member"]  # which of the streams each member follows
+    noise: Float[Tensor, "stream step 2 batch units"] | None
+
+
+class Rule(NamedTuple):
+    """How a step learns."""
+
+    nudges: Float[Tensor, " 2"]  # S, upper phase first
+    iterations: int
+    rates: Float[Tensor, "layer member"]
+    bias_rate: float
+    readout: Readout | None
+
+
+Outcome = tuple[Int[Tensor, " member"], Float[Tensor, " member"]]
+Steps = Callable[[Any, Block, Rule], Outcome]
+
+
+def choose(engine: Engine, net: Network, readout: Readout | None) -> tuple[str, Steps]:
+    """The engine that trains this network with this read-out, and its name; eager, with one message, where it can't."""
+    checks.choice("engine", engine, ENGINES)
+    on_cpu = net.biases[0].device.type == "cpu"
+    if engine == "auto":
+        engine = "native" if on_cpu else "compiled"
+    if engine == "native" and not on_cpu:
+        raise ValueError(f"engine = 'native' runs on the CPU, the network is on {net.biases[0].device}")
+    if engine == "native" and (reason := _beyond_native(net, readout)):
+        _say_once(f"{reason}; training uses the slower torch engine")
+        engine = "eager"
+    if engine == "native" and library() is None:
+        engine = "eager"
+    functions: dict[str, Steps] = {"native": native_steps, "compiled": compiled_steps, "eager": torch_steps}
+    return engine, functions[engine]
+
+
+def _beyond_native(net: Network, readout: Readout | None) -> str:
+    """What the C++ engine can't do of this; nothing if it can."""
+    if type(net) is not DeepResistiveNetwork:
+        return f"the C++ engine knows no {type(net).__name__}"
+    adds_noise = isinstance(readout, GaussianReadout) and type(readout).read is GaussianReadout.read
+    if readout is not None and not adds_noise:
+        return f"the C++ engine adds noise to what is read, and can't do {type(readout).__name__}"
+    return ""
+
+
+@cache
+def _say_once(message: str) -> None:
+    warnings.warn(message, stacklevel=4)
+
+
+def torch_steps(net: Network, block: Block, rule: Rule, take: Callable[..., Tensor] = step) -> Outcome:
+    """Training steps one after the other in torch, in place; the reference that `native_steps` equals up to rounding.
+
+    Returns the number of wrong predictions and the summed cost (V^2) of each member, made before each update.
+    """
+    x, target, rows, stream, noise = block
+    members = len(stream)
+    wrong = torch.zeros(members, dtype=torch.int64, device=x.device)
+    cost = torch.zeros(members, dtype=torch.float64, device=x.device)
+    options: dict[str, Any] = {
+        "nudges": rule.nudges, "iterations": rule.iterations, "rates": rule.rates,
+        "bias_rates": rule.bias_rate * rule.rates, "readout": rule.readout,
+    }  # fmt: skip
+    shared = rows.shape[0] == 1
+    for k in range(rows.shape[1]):
+        batch = rows[:, k] if shared else rows[stream, k]
+        xi = None if noise is None else noise[:, k] if shared else noise[stream, k]
+        output = take(net, x[batch], target[batch], xi, **options)
+        wrong += (output.argmax(-1) != target[batch].argmax(-1)).sum(1)
+        cost += 0.5 * ((output - target[batch]) ** 2).sum((1, 2))
+    return wrong, cost
+
+
+def compiled_steps(net: Network, block: Block, rule: Rule) -> Outcome:
+    """`torch_steps` with a step that torch.compile has compiled."""
+    return torch_steps(net, block, rule, _compiled_step())
+
+
+@cache
+def _compiled_step() -> Callable[..., Tensor]:
+    """`step` under torch.compile; eager, with one warning, where it can't be compiled."""
+    compiled = torch.compile(step, dynamic=False)
+    usable = True
+
+    def take(*arguments: Any, **options: Any) -> Tensor:
+        nonlocal usable
+        if usable:
+            try:
+                return compiled(*arguments, **options)
+            except torch._dynamo.exc.TorchDynamoException as error:
+                # Raised while compiling, so before anything was updated.
+                usable = False
+                warnings.warn(f"torch.compile failed, training goes on uncompiled and slower: {error}", stacklevel=2)
+        return step(*arguments, **options)
+
+    return take
+
+
+class _NativeBlock(ctypes.Structure):
+    """Mirrors `Block` in engine.cpp."""
 
     _fields_ = (
         [(name, ctypes.c_void_p) for name in ("sizes", "rows", "stream", "weights", "biases", "x", "target")]
@@ -43,13 +154,16 @@ class _Block(ctypes.Structure):
 
 @cache
 def library() -> ctypes.CDLL | None:
-    """The compiled `native.cpp`; None, with one warning, where it can't be compiled."""
+    """The compiled `engine.cpp`; None, with one warning, where it can't be compiled."""
     compilers = [os.environ.get("CXX"), "g++", "c++", "clang++"]
-    compiler = next((found for c in compilers if c and (found := shutil.which(c))), None)
+    compiler = next((path for name in compilers if name and (path := shutil.which(name))), None)
     try:
         if compiler is None:
-            raise OSError("none of $CXX, g++, c++ and clang++ was found")
-        return ctypes.CDLL(str(_compiled(compiler)))
+            raise OSError("none of $CXX, g++, c++ and clang++ is installed")
+        try:
+            return ctypes.CDLL(str(_compiled(compiler, FLAGS)))
+        except subprocess.CalledProcessError:  # some compilers know no -march=native
+            return ctypes.CDLL(str(_compiled(compiler, tuple(flag for flag in FLAGS if flag != "-march=native"))))
     except (OSError, subprocess.SubprocessError) as error:
         reason = (getattr(error, "stderr", None) or str(error)).strip()
         warnings.warn(
@@ -61,27 +175,45 @@ def library() -> ctypes.CDLL | None:
         return None
 
 
-def _compiled(compiler: str) -> Path:
-    """Path of the shared library, compiled unless the cache has it: its name tells what it depends on."""
+def _compiled(compiler: str, flags: tuple[str, ...]) -> Path:
+    """Path of the shared library, compiled unless the cache has it whole.
+
+    Its name tells what it depends on, and its content's hash: loading one that was cut short would end the process.
+    """
     version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True).stdout
-    content = "\n".join([SOURCE.read_text(), version, *FLAGS, _processor()])
-    name = f"native-{hashlib.sha256(content.encode()).hexdigest()}.so"
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "epkit"
-    try:
-        home.mkdir(parents=True, exist_ok=True)
-        usable = os.access(home, os.W_OK)
-    except OSError:
-        usable = False
-    if (home / name).exists():
-        return home / name
-    folder = home if usable else Path(tempfile.mkdtemp(prefix="epkit-"))
+    depends = "\n".join([SOURCE.read_text(), version, *flags, _processor()])
+    stem = f"engine-{hashlib.sha256(depends.encode()).hexdigest()[:32]}"
+    home = _cache_folder()
+    for kept in home.glob(f"{stem}-*.so"):
+        if _named(stem, kept) == kept.name:
+            return kept
+        kept.unlink(missing_ok=True)
     # Under another name first, so that no other process ever loads half a library.
-    with tempfile.TemporaryDirectory(dir=folder) as half:
-        draft = Path(half) / name
-        command = [compiler, *FLAGS, str(SOURCE), "-o", str(draft)]
+    with tempfile.TemporaryDirectory(dir=home) as folder:
+        draft = Path(folder) / "draft.so"
+        command = [compiler, *flags, str(SOURCE), "-o", str(draft)]
         subprocess.run(command, capture_output=True, text=True, check=True)
-        os.replace(draft, folder / name)
-    return folder / name
+        name = _named(stem, draft)
+        os.replace(draft, home / name)
+    return home / name
+
+
+def _named(stem: str, file: Path) -> str:
+    return f"{stem}-{hashlib.sha256(file.read_bytes()).hexdigest()[:16]}.so"
+
+
+def _cache_folder() -> Path:
+    """Where compiled files are kept; one for this process alone where a home can't be written, or there is none."""
+    place = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    home = Path(place) / "epkit"
+    try:
+        if not home.is_absolute():
+            raise OSError("no home folder")
+        home.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=home).close()
+        return home
+    except OSError:
+        return Path(tempfile.mkdtemp(prefix="epkit-"))
 
 
 def _processor() -> str:
@@ -122,54 +254,65 @@ class _Pace:
 _paces: defaultdict[tuple[object, ...], _Pace] = defaultdict(_Pace)
 
 
-def steps(
-    weights: Weights,
-    biases: Biases,
-    x: Float[Tensor, "n n_0"],
-    target: Float[Tensor, "n n_L"],
-    rows: Int[Tensor, "stream step batch"],
-    stream: Int[Tensor, " member"],
-    noise: Float[Tensor, "stream step 2 batch units"] | None,
-    scale: Float[Tensor, " member"] | None,
-    rates: Float[Tensor, "layer member"],
-    bias_rate: float,
-    gain: float,
-    nudge: Float[Tensor, " 2"],
-    iterations: int,
-) -> tuple[Int[Tensor, " member"], Float[Tensor, " member"]]:
-    """`training.torch_steps` on torch.get_num_threads() threads of the CPU, in place, equal up to rounding.
+def native_steps(net: DeepResistiveNetwork, block: Block, rule: Rule) -> Outcome:
+    """`torch_steps` on torch.get_num_threads() threads of the CPU, in place, equal up to rounding.
 
     A member's result is the same to the bit whatever the threads and the other members are.
 
     Raises:
-        ValueError: for parameters that aren't contiguous CPU tensors of one type, float32 or float64.
+        ValueError: for parameters that aren't contiguous CPU tensors of one type, float32 or float64, or noise, rows or
+            images of other shapes than the network's.
     """
     compiled = library()
     if compiled is None:
-        raise RuntimeError("native.steps was called although native.library() is None")
-    like = biases[0]
-    for p in (*weights, *biases):
-        if p.dtype not in (torch.float32, torch.float64) or p.dtype != like.dtype or p.device.type != "cpu":
-            raise ValueError(f"parameters are {p.dtype} on {p.device}: float32 or float64, all alike, on the CPU only")
-        if not p.is_contiguous():
-            raise ValueError(f"a parameter of shape {tuple(p.shape)} is not contiguous in memory")
-    members, layers = len(stream), len(weights)
-    sizes = torch.tensor([weights[0].shape[1] // 2, *(b.shape[1] for b in biases)])
+        raise RuntimeError("native_steps was called although library() is None")
+    members, layers, like = len(block.stream), len(net.weights), net.biases[0]
+    sizes, (steps, batch) = torch.tensor(net.sizes), block.rows.shape[1:]
+    _check_memory(net, block)
+    scale = None
+    if isinstance(rule.readout, GaussianReadout) and block.noise is not None:
+        scale = rule.readout.scale(members)
+    reals = [block.x, block.target, block.noise if scale is not None else None, scale, rule.rates, rule.nudges]
+    reals = [None if t is None else t.to(like).contiguous() for t in reals]
+    whole = [t.to(torch.int64).contiguous() for t in (sizes, block.rows, block.stream)]
+    pointers = [(ctypes.c_void_p * layers)(*(p.data_ptr() for p in ps)) for ps in (net.weights, net.biases)]
     wrong, cost = torch.zeros(members, dtype=torch.int64), torch.zeros(members, dtype=torch.float64)
-    reals = [None if t is None else t.to(like).contiguous() for t in (x, target, noise, scale, rates, nudge)]
-    whole = [t.to(torch.int64).contiguous() for t in (sizes, rows, stream)]
-    pointers = [(ctypes.c_void_p * layers)(*(p.data_ptr() for p in ps)) for ps in (weights, biases)]
     threads = torch.get_num_threads()
-    pace = _paces[like.dtype, members, rows.shape[2], threads, tuple(sizes.tolist())]
-    block = _Block(
+    pace = _paces[like.dtype, members, batch, threads, net.sizes]
+    native = _NativeBlock(
         *(t.data_ptr() for t in whole),
         *(ctypes.cast(p, ctypes.c_void_p) for p in pointers),
         *(None if t is None else t.data_ptr() for t in reals),
-        wrong.data_ptr(), cost.data_ptr(), bias_rate, gain,
-        layers, members, rows.shape[1], rows.shape[2], iterations, threads, threads if pace.choose() else 1,
+        wrong.data_ptr(), cost.data_ptr(), rule.bias_rate, net.input_gain,
+        layers, members, steps, batch, rule.iterations, threads, threads if pace.choose() else 1,
     )  # fmt: skip
     begin = perf_counter()
-    if compiled.epkit_steps(ctypes.byref(block), like.element_size()):
+    if compiled.epkit_steps(ctypes.byref(native), like.element_size()):
         raise MemoryError("the native engine has run out of memory within a block of steps")
-    pace.record((perf_counter() - begin) / max(1, rows.shape[1]))
+    pace.record((perf_counter() - begin) / max(1, steps))
     return wrong, cost
+
+
+def _check_memory(net: DeepResistiveNetwork, block: Block) -> None:
+    """ValueError unless all that the C++ code reads and writes is as long as it takes it to be."""
+    like, (n_0, *after), members = net.biases[0], net.sizes, len(block.stream)
+    shapes = [(members, pre, post) for pre, post in zip((2 * n_0, *after), after, strict=False)]
+    for p, shape in zip((*net.weights, *net.biases), (*shapes, *((members, n) for n in after)), strict=True):
+        if p.dtype not in (torch.float32, torch.float64) or p.dtype != like.dtype or p.device.type != "cpu":
+            raise ValueError(f"parameters are {p.dtype} on {p.device}: float32 or float64, all alike, on the CPU only")
+        if p.shape != shape:
+            raise ValueError(f"a parameter has the shape {tuple(p.shape)}, the network's sizes ask for {shape}")
+        if not p.is_contiguous():
+            raise ValueError(f"a parameter of shape {shape} is not contiguous in memory")
+    streams, steps, batch = block.rows.shape
+    images, units = len(block.x), sum(after)
+    given = {"x": block.x, "target": block.target, "noise": block.noise}
+    wanted = {"x": (images, n_0), "target": (images, after[-1]), "noise": (streams, steps, 2, batch, units)}
+    for name, values in given.items():
+        if values is not None and values.shape != wanted[name]:
+            raise ValueError(f"{name} has the shape {tuple(values.shape)}: must be {wanted[name]}")
+    for name, numbers, most in (("rows", block.rows, images), ("stream", block.stream, streams)):
+        if numbers.numel() and not 0 <= int(numbers.min()) <= int(numbers.max()) < most:
+            raise ValueError(
+                f"{name} holds numbers from {int(numbers.min())} to {int(numbers.max())}: allowed are 0 to {most - 1}"
+            )

@@ -1,4 +1,8 @@
-"""Deep resistive networks: parameters, energy, and the relaxation to a steady state.
+"""Layered networks that Equilibrium Propagation can train, and the deep resistive network.
+
+A network owns its energy, its contrast and its update; learning and training know nothing else of it. One written
+outside epkit derives from `Network` and gives `sizes`, `weights`, `biases`, `relax` and `energy`: its contrast then
+comes from autograd.
 
 A deep resistive network (DRN, arXiv:2402.11674) is a layered circuit of conductances. Its steady state minimises half
 the dissipated power
@@ -9,20 +13,23 @@ under the bounds that the diodes set: in every hidden layer the first half of th
 v <= 0; output units are linear. The input is duplicated and amplified, v_0 = A [x, -x]. That is a convex quadratic
 programme, solved here by exact coordinate descent, layer by layer.
 
-The functions work on tensors with explicit axes and know no network object; `DeepResistiveNetwork` holds parameters.
 Inside, a state has the axes (member, phase, batch, unit). The phase axis has length 1 as long as every phase agrees
-and becomes 2 (+beta, -beta) only in the layers that the nudge has reached, so nothing is computed twice.
+and becomes 2 only in the layers that the nudge has reached, so nothing is computed twice.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from copy import copy
 from itertools import pairwise
 from math import sqrt
+from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
+
+from . import checks
 
 # An underscore marks a length that differs from one entry of the list to the next.
 Weights = list[Float[Tensor, "member _n_pre _n_post"]]
@@ -31,7 +38,100 @@ States = list[Float[Tensor, "member batch _n"]]
 PhaseStates = list[Float[Tensor, "member _phase _batch _n"]]
 
 
-class DeepResistiveNetwork:
+class Gradient(NamedTuple):
+    """Batch means of the estimate of dC/dW, one (member, n_pre, n_post) a layer (V^2 in a DRN), and dC/db (V)."""
+
+    weights: Weights
+    biases: Biases
+
+
+class Network:
+    """What Equilibrium Propagation asks of a network: an energy, its relaxation, its contrast and its update.
+
+    Attributes:
+        sizes: units per layer, n_0 … n_L.
+        weights, biases: parameters, one (member, n_pre, n_post) and one (member, n_post) a layer; all on one device.
+    """
+
+    sizes: tuple[int, ...]
+    weights: Weights
+    biases: Biases
+
+    @property
+    def members(self) -> int:
+        return self.weights[0].shape[0]
+
+    def relax(
+        self,
+        x: Float[Tensor, "*member batch n_0"],
+        iterations: int,
+        target: Float[Tensor, "*member batch n_L"] | None = None,
+        beta: float = 0.0,
+        start: States | None = None,
+    ) -> States:
+        """Layers 1 … L, one (member, batch, n_l) each, at a minimum of energy + beta/2 |v_L - target|^2."""
+        raise NotImplementedError
+
+    def energy(self, x: Float[Tensor, "*member batch n_0"], states: States) -> Float[Tensor, "member batch"]:
+        """The function of the states that the free phase minimises."""
+        raise NotImplementedError
+
+    def has_minimum(self, beta: float) -> Bool[Tensor, " member"]:
+        """Members whose energy, nudged by beta, has a minimum."""
+        return torch.ones(self.members, dtype=torch.bool, device=self.biases[0].device)
+
+    def relax_phases(
+        self,
+        x: Float[Tensor, "#member batch n_0"],
+        target: Float[Tensor, "#member batch n_L"],
+        nudges: Float[Tensor, " 2"],
+        iterations: int,
+    ) -> tuple[States, PhaseStates]:
+        """The free state, and the two states that go on from it with each nudge for as many iterations again.
+
+        A nudge of 0 is relaxed on, too: what the free phase left undone then cancels in the difference.
+        """
+        free = self.relax(x, iterations)
+        pair = [
+            self.relax(x, iterations, target=target if beta else None, beta=beta, start=free)
+            for beta in nudges.tolist()
+        ]
+        return free, [torch.stack(layer, 1) for layer in zip(*pair, strict=True)]
+
+    def contrast(self, x: Float[Tensor, "*member batch n_0"], states: PhaseStates, width: float | Tensor) -> Gradient:
+        """Derivative by the parameters of (energy in the upper phase minus energy in the lower) / width, batch mean.
+
+        Args:
+            states: what is read of the two phases, upper first, one (member, 2, batch, n_l) a layer.
+            width: difference of the nudges.
+        """
+        twin = copy(self)
+        twin.weights = [w.detach().requires_grad_() for w in self.weights]
+        twin.biases = [b.detach().requires_grad_() for b in self.biases]
+        with torch.enable_grad():
+            upper, lower = (twin.energy(x, [v[:, phase] for v in states]) for phase in (0, 1))
+            total = ((upper - lower) / width).mean(1).sum()
+            derivatives = torch.autograd.grad(total, [*twin.weights, *twin.biases])
+        return Gradient(list(derivatives[: len(self.weights)]), list(derivatives[len(self.weights) :]))
+
+    def update(
+        self,
+        gradient: Gradient,
+        rates: Float[Tensor, "layer member"],
+        bias_rates: Float[Tensor, "layer member"],
+    ) -> None:
+        """A step of gradient descent, in place."""
+        for w, g, rate in zip(self.weights, gradient.weights, rates, strict=True):
+            w.sub_(rate[:, None, None] * g)
+        for b, g, rate in zip(self.biases, gradient.biases, bias_rates, strict=True):
+            b.sub_(rate[:, None] * g)
+
+    def sampled(self, states: PhaseStates, most: int) -> PhaseStates:
+        """States of about `most` units of each layer, as far as `contrast` can do with some of the units."""
+        return states
+
+
+class DeepResistiveNetwork(Network):
     """An ensemble of deep resistive networks of one shape.
 
     Not a Hopfield network: its energy is quadratic and the only nonlinearity is the diodes' bounds. Members are
@@ -50,7 +150,7 @@ class DeepResistiveNetwork:
         biases: bias currents b_l (A), one (member, n_post) a layer, initially 0.
 
     Raises:
-        ValueError: for sizes that make no network, a non-positive gain, or a number of seeds other than `members`.
+        ValueError: for an argument that makes no network, by its name.
     """
 
     def __init__(
@@ -63,30 +163,23 @@ class DeepResistiveNetwork:
         dtype: torch.dtype = torch.float32,
         device: str | torch.device = "cpu",
     ) -> None:
-        sizes = tuple(int(n) for n in sizes)
-        if len(sizes) < 2 or min(sizes) < 1:
-            raise ValueError(f"sizes = {sizes}: at least an input and an output layer of one unit or more are needed")
-        if any(n % 2 for n in sizes[1:-1]):
-            raise ValueError(f"sizes = {sizes}: hidden widths must be even, half of the diodes point each way")
-        if not input_gain > 0:
-            raise ValueError(f"input_gain = {input_gain}: must be > 0")
-        if members < 1:
-            raise ValueError(f"members = {members}: must be >= 1")
-        self.sizes, self.input_gain = sizes, float(input_gain)
-        seeds = member_seeds(seed, members)
+        self.sizes = checks.sizes(sizes)
+        if any(n % 2 for n in self.sizes[1:-1]):
+            raise ValueError(f"sizes = {self.sizes}: hidden widths must be even, half of the diodes point each way")
+        self.input_gain = checks.number("input_gain", input_gain, above=0.0)
+        members, device = checks.count("members", members), checks.device(device)
+        seeds = checks.seeds(seed, members)
+        if dtype not in (torch.float32, torch.float64):
+            raise ValueError(f"dtype = {dtype}: allowed are torch.float32 and torch.float64")
         self.weights: Weights = [
             torch.empty(members, pre, post, dtype=dtype, device=device)
-            for pre, post in pairwise((2 * sizes[0], *sizes[1:]))
+            for pre, post in pairwise((2 * self.sizes[0], *self.sizes[1:]))
         ]
         for s in sorted(set(seeds)):
-            for w, drawn in zip(self.weights, _initial_conductances(sizes, s), strict=True):
+            for w, values in zip(self.weights, _initial_conductances(self.sizes, s), strict=True):
                 for member in (m for m in range(members) if seeds[m] == s):
-                    w[member] = drawn
-        self.biases: Biases = [torch.zeros(members, n, dtype=dtype, device=device) for n in sizes[1:]]
-
-    @property
-    def members(self) -> int:
-        return self.weights[0].shape[0]
+                    w[member] = values
+        self.biases: Biases = [torch.zeros(members, n, dtype=dtype, device=device) for n in self.sizes[1:]]
 
     def relax(
         self,
@@ -110,17 +203,21 @@ class DeepResistiveNetwork:
             One (member, batch, n_l) a layer, l = 1 … L (V).
 
         Raises:
-            ValueError: for a target without beta, and for a beta so negative that the energy has no minimum.
+            ValueError: for a target without beta, a beta so negative that the energy has no minimum, other shapes.
         """
+        x, iterations = checks.images(self, x), checks.count("iterations", iterations)
         if (target is None) != (beta == 0.0):
             raise ValueError(
                 f"beta = {beta}: a nudged phase takes a target and a beta other than 0, a free phase neither"
             )
-        if beta < 0 and (smallest := float(self.weights[-1].sum(1).min())) <= -beta:
+        if target is not None:
+            target, beta = checks.targets(self, target, x.shape[-2]), checks.number("beta", beta)
+        if not bool(self.has_minimum(beta).all()):
+            smallest = float(self.weights[-1].sum(1).min())
             raise ValueError(
                 f"beta = {beta}: its size must stay below the least total conductance of an output unit, {smallest:.3g}"
             )
-        drive = input_drive(signed_input(self.weights[0]), x, self.input_gain)
+        drive = self._drive(x)
         states = settle(
             self.weights[1:],
             self.biases,
@@ -146,31 +243,70 @@ class DeepResistiveNetwork:
         work = sum((v * b[:, None]).sum(-1) for v, b in zip(states, self.biases, strict=True))
         return torch.as_tensor(power - work)
 
+    def has_minimum(self, beta: float) -> Bool[Tensor, " member"]:
+        """Members whose output units all have a total conductance above -beta (NaN: all that could be told apart)."""
+        return ~(self.weights[-1].sum(1).amin(1) <= -beta) if beta < 0 else super().has_minimum(beta)
 
-def member_seeds(seed: int | Sequence[int], members: int) -> tuple[int, ...]:
-    """One seed a member: an integer is shared, a sequence must have `members` of them (else ValueError)."""
-    seeds = (seed,) * members if isinstance(seed, int) else tuple(int(s) for s in seed)
-    if len(seeds) != members:
-        raise ValueError(f"seed has {len(seeds)} values for {members} members: one for all, or one for each")
-    return seeds
+    def relax_phases(
+        self,
+        x: Float[Tensor, "#member batch n_0"],
+        target: Float[Tensor, "#member batch n_L"],
+        nudges: Float[Tensor, " 2"],
+        iterations: int,
+    ) -> tuple[States, PhaseStates]:
+        """The free phase, then both nudged ones side by side: a layer is computed twice once they differ in it."""
+        inner, totals, drive = self.weights[1:], total_conductances(self.weights), self._drive(x)
+        free = settle(inner, self.biases, totals, drive, iterations)
+        nudged = settle(
+            inner, self.biases, totals, drive, iterations,
+            states=free, target=target[:, None], beta=nudges[:, None, None],
+        )  # fmt: skip
+        return [v[:, 0] for v in free], [v.expand(-1, 2, drive.shape[2], -1) for v in nudged]
+
+    def contrast(self, x: Float[Tensor, "*member batch n_0"], states: PhaseStates, width: float | Tensor) -> Gradient:
+        """Half the squared drops in the upper phase minus those in the lower, over `width`, averaged over the batch.
+
+        Written in sums and differences of the two phases: for drops a - b,
+        1/2 d(a - b)^2 = m_a d_a + m_b d_b - (m_a d_b + d_a m_b) with m the mean and d the difference of the phases. One
+        product of rank 2 batch and two vectors a layer, and no cancellation between large, nearly equal products. The
+        estimate for a conductance needs its two ends alone, so `states` may be those of some units.
+        """
+        amplified = self.input_gain * batch_of(x)
+        scale = 1 / (width * amplified.shape[-2])
+        difference = [v[:, 0] - v[:, 1] for v in states]
+        mean = [0.5 * (v[:, 0] + v[:, 1]) for v in states]
+        square = [scale * (m * d).sum(1) for m, d in zip(mean, difference, strict=True)]
+        product, column = amplified.mT @ (scale * difference[0]), square[0][:, None]
+        weights = [torch.cat([column - product, column + product], 1)]
+        for pre, post in pairwise(range(len(states))):
+            cross = torch.cat([mean[pre], difference[pre]], 1).mT @ torch.cat([difference[post], mean[post]], 1)
+            weights.append(square[pre][:, :, None] + square[post][:, None] - scale * cross)
+        return Gradient(weights, [-scale * d.sum(1) for d in difference])
+
+    def update(
+        self,
+        gradient: Gradient,
+        rates: Float[Tensor, "layer member"],
+        bias_rates: Float[Tensor, "layer member"],
+    ) -> None:
+        """A step of gradient descent, in place, after which conductances are clamped at >= 0."""
+        super().update(gradient, rates, bias_rates)
+        for w in self.weights:
+            w.clamp_min_(0)
+
+    def sampled(self, states: PhaseStates, most: int) -> PhaseStates:
+        """States of units at equal distances, for the two halves of a layer differ."""
+        return [v[..., :: max(1, v.shape[-1] // most)] for v in states]
+
+    def _drive(self, x: Float[Tensor, "*member batch n_0"]) -> Float[Tensor, "member 1 batch n_1"]:
+        """Current that the clamped inputs push into layer 1 (A); constant over a relaxation, so computed once."""
+        plus, minus = self.weights[0].chunk(2, 1)
+        return ((self.input_gain * batch_of(x)) @ (plus - minus))[:, None]
 
 
 def batch_of(x: Float[Tensor, "*member batch n"]) -> Float[Tensor, "member batch n"]:
     """x with its member axis, of length 1 where all members share it."""
     return x if x.ndim == 3 else x[None]
-
-
-def signed_input(first: Float[Tensor, "member doubled n_1"]) -> Float[Tensor, "member n_0 n_1"]:
-    """W+ - W-: what the doubled input layer amounts to in a product with x."""
-    plus, minus = first.chunk(2, 1)
-    return plus - minus
-
-
-def input_drive(
-    signed: Float[Tensor, "member n_0 n_1"], x: Float[Tensor, "*member batch n_0"], gain: float
-) -> Float[Tensor, "member 1 batch n_1"]:
-    """Current that the clamped inputs push into layer 1 (A); constant over a relaxation, so computed once."""
-    return ((gain * batch_of(x)) @ signed)[:, None]
 
 
 def total_conductances(weights: Weights) -> list[Float[Tensor, "member 1 1 _n"]]:

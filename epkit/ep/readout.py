@@ -1,32 +1,55 @@
-"""Read-out models: what the learning rule sees of the exact voltages.
+"""Read-outs: what the learning rule sees of the exact voltages.
 
 The relaxation itself is deterministic; only the reading of a unit's voltage is uncertain (arXiv:2503.22810). The input
-is known exactly. A read-out model is anything with the two methods of `Readout`: `noise` draws what is random and
-`read` applies it, so `read` stays a pure function of tensors that can be compiled.
+is known exactly. A read-out is anything with the two methods of `Readout`: `noise` draws what is random, `read` applies
+it, so that `read` is a pure function of tensors: the same for a step of training, a gradient and a probe.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from . import checks
+from .networks import PhaseStates
 
 Averaging = Literal["shortcut", "explicit"]  # of N read-outs: one draw of their mean, or N draws
 
 
 @runtime_checkable
 class Readout(Protocol):
-    """What `epkit.gradient` and `epkit.train` ask of a read-out model."""
+    """What `epkit.gradient` and `epkit.train` ask of a read-out.
 
-    def noise(self, shape: tuple[int, ...], generator: torch.Generator | None) -> Tensor:
-        """Random numbers of one read-out of every unit, drawn on the CPU in float32, member-free."""
+    A read-out of relative noise, for example:
+
+        class RelativeReadout:
+            def __init__(self, share):
+                self.share = share
+
+            def noise(self, shape, generator):
+                return torch.randn(shape, generator=generator)
+
+            def read(self, states, noise):
+                return [v * (1 + self.share * xi) for v, xi in zip(states, noise)]
+    """
+
+    def noise(self, shape: tuple[int, ...], generator: torch.Generator | None) -> Tensor | None:
+        """Random numbers of one read-out of every unit, of this shape (…, 2, batch, units), on the CPU; None: none.
+
+        All members share them, so that differences between members are paired.
+        """
         ...
 
-    def scale(self, members: int) -> Float[Tensor, " member"]:
-        """Standard deviation (V) that multiplies the noise of each member."""
+    def read(self, states: PhaseStates, noise: Sequence[Tensor] | None) -> PhaseStates:
+        """What is read of the voltages `states`: of each layer both phases, upper first, (member, 2, batch, n_l).
+
+        `noise`: what `noise` drew, layer by layer, (1 or member, 2, batch, n_l).
+        """
         ...
 
 
@@ -52,26 +75,33 @@ class GaussianReadout:
     averaging: Averaging = "shortcut"
 
     def __post_init__(self) -> None:
-        sigma = torch.as_tensor(self.sigma, dtype=torch.float64)
-        if not bool(((sigma >= 0) & sigma.isfinite()).all()):
+        sigma = checks.tensor("sigma", self.sigma)
+        if bool((sigma < 0).any()):
             raise ValueError(f"sigma = {self.sigma}: a standard deviation must be finite and >= 0 (volts)")
-        if int(self.samples) != self.samples or self.samples < 1:
-            raise ValueError(f"samples = {self.samples}: the number of read-outs must be an integer >= 1")
-        if self.averaging not in ("shortcut", "explicit"):
-            raise ValueError(f"averaging = {self.averaging!r}: allowed are 'shortcut' and 'explicit'")
+        checks.count("samples", self.samples)
+        checks.choice("averaging", self.averaging, ("shortcut", "explicit"))
 
-    def noise(self, shape: tuple[int, ...], generator: torch.Generator | None = None) -> Float[Tensor, "*shape"]:
-        """Mean of `samples` standard-normal reads of every unit."""
+    def noise(self, shape: tuple[int, ...], generator: torch.Generator | None = None) -> Float[Tensor, "*shape"] | None:
+        """Mean of `samples` standard-normal reads of every unit; None where sigma is 0."""
+        if not torch.as_tensor(self.sigma).any():
+            return None
         if self.averaging == "shortcut":
             return torch.randn(shape, generator=generator) / self.samples**0.5
         # Reads come a few at a time, so that many reads of a large network fit into memory.
         total, left = torch.zeros(shape), self.samples
         at_once = max(1, 2**22 // max(1, total.numel()))
         while left:
-            count = min(left, at_once)
-            total += torch.randn((count, *shape), generator=generator).sum(0)
-            left -= count
+            reads = min(left, at_once)
+            total += torch.randn((reads, *shape), generator=generator).sum(0)
+            left -= reads
         return total / self.samples
+
+    def read(self, states: PhaseStates, noise: Sequence[Tensor] | None) -> PhaseStates:
+        """v + sigma noise."""
+        if noise is None:
+            return states
+        scale = self.scale(states[0].shape[0]).to(states[0])[:, None, None, None]
+        return [v + scale * xi for v, xi in zip(states, noise, strict=True)]
 
     def scale(self, members: int) -> Float[Tensor, " member"]:
         """sigma of each member (V); ValueError if it is given for another number of members."""
@@ -79,3 +109,17 @@ class GaussianReadout:
         if sigma.numel() not in (1, members):
             raise ValueError(f"sigma has {sigma.numel()} values for {members} members: one for all, or one for each")
         return sigma.expand(members)
+
+
+def draw(readout: Readout, shape: tuple[int, ...], generator: torch.Generator | None) -> Tensor | None:
+    """`readout.noise`, whose shape is checked before it goes anywhere."""
+    noise: Any = readout.noise(shape, generator)
+    if noise is not None and (not isinstance(noise, Tensor) or noise.shape != shape):
+        what = f"the shape {tuple(noise.shape)}" if isinstance(noise, Tensor) else f"type {type(noise).__name__}"
+        raise ValueError(f"{type(readout).__name__}.noise returned {what}: must be a tensor of shape {shape}, or None")
+    return noise
+
+
+def by_layer(noise: Tensor | None, states: PhaseStates) -> Sequence[Tensor] | None:
+    """Noise of all units (…, units), cut into layers."""
+    return None if noise is None else noise.split([v.shape[-1] for v in states], -1)

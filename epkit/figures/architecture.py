@@ -1,7 +1,7 @@
 """The figures of notebooks 08 and 09, which set several sweeps beside one another: name -> store.
 
 As in `figures`, every seed is shown, and nothing is estimated here. Sweeps of notebook 08 are named after what they
-vary, as in `width-256`; those of notebook 09 that are `…-float64` have a twin in float32.
+vary, as in `width-256`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter, NullLocator
 
 from ..study.limit import critical_limit, final_error, first_setting
-from ..study.plateau import FLOAT64, escape, images_seen, median_escape, share_escaped
+from ..study.plateau import escape, images_seen, median_escape, share_escaped
 from ..sweep import store
 from .canvas import DOTS, PERCENT, blank, captioned, error_axis, place_of_zero, plain_ticks, seeds_and_mean, sigma_axis
 
@@ -380,10 +380,18 @@ def along_the_way(stores: Stores, before: xr.Dataset, sigma: float) -> Figure:
                   "thick: geometric mean over seeds; thin: seeds")  # fmt: skip
 
 
+def _without_dtype(ds: xr.Dataset) -> str:
+    """The parameters of which a store and its twin in float64 are equal."""
+    recorded = store.parameters(ds)
+    return str({name: recorded[name] for name in sorted(recorded) if name not in ("dtype", "sigma", "seeds")})
+
+
 def precision(stores: Stores) -> Figure | None:
     """Learning curves without noise in float64 beside those in float32, seed by seed; None where no twins are held."""
-    twins = {name.removesuffix(FLOAT64): ds for name, ds in stores.items() if name.endswith(FLOAT64)}
-    twins = {name: ds for name, ds in twins.items() if name in stores}
+    dtypes = {name: store.parameters(ds).get("dtype", "float32") for name, ds in stores.items()}
+    singles = {_without_dtype(ds): name for name, ds in stores.items() if dtypes[name] == "float32"}
+    doubles = [ds for name, ds in stores.items() if dtypes[name] == "float64"]
+    twins = {singles[key]: ds for ds in doubles if (key := _without_dtype(ds)) in singles}
     if not twins:
         return None
     figure, axes = _grid(len(twins), sharey=True)

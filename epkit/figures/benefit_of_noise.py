@@ -12,8 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ..study.limit import final_error, half_way, learning_share, mean_interval
-from ..sweep.parameters import Range
+from ..study.intervals import mean_interval
+from ..study.limit import final_error, half_way, learning_share
+from ..study.registration import Range
 from ..sweep.store import parameters
 from .canvas import (
     BARS,

@@ -22,7 +22,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator, PercentFormatter
 
 from ..files import replacing, writable
-from ..study.limit import mean_interval, require
+from ..study.intervals import mean_interval
+from ..study.limit import require
 
 SIGMA = "read-out uncertainty σ (V)"
 BARS = "small dots: seeds; bars: mean, 95 % bootstrap interval over seeds"

@@ -17,7 +17,8 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ..study.limit import final_error, geometric_interval, sigma_step, training_steps
+from ..study.intervals import geometric_interval
+from ..study.limit import final_error, sigma_step, training_steps
 from .canvas import (
     BAND,
     BARS,

@@ -17,12 +17,12 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, one_hot
 
 from .. import data
-from ..ep.learning import Estimator, contrast, gradient
+from ..ep.learning import Estimator, gradient
 from ..ep.networks import DeepResistiveNetwork
-from ..ep.training import one_thread
+from ..ep.probe import one_thread
 from ..sweep import ensemble, store
-from ..sweep.parameters import Oracles, Solved, validated
-from ..sweep.runs import complete_store, memoised, progress_bar, settings
+from ..sweep.parameters import Oracles, Solved, settings, validated
+from ..sweep.runs import complete_store, memoised, progress_bar
 from . import spice
 from .solutions import DOUBLE, Layers, agreement, implicit_gradient, quadratic_energy, steady_state
 
@@ -57,15 +57,12 @@ def measure_exactness(parameters: Oracles | Mapping[str, object], path: str | Pa
     def compute(name: str) -> xr.Dataset:
         return _measured(study, name)
 
-    return memoised(Path(path), partial(stored, Path(path), study), compute)
+    return memoised(partial(stored, Path(path), study), Path(path), compute)
 
 
 def stored(path: Path, study: Oracles) -> xr.Dataset | None:
     """The store, if it holds this experiment and lacks nothing that could now be computed."""
-    dataset = complete_store(path, study)
-    if dataset is not None and spice.available() and dataset["shift"].isnull().all():
-        return None
-    return dataset
+    return complete_store(path, study, lambda ds: ds["shift"].notnull().any() or not spice.available())
 
 
 class _Batch(NamedTuple):
@@ -112,8 +109,7 @@ def _ep(net: DeepResistiveNetwork, batch: _Batch, **settings: Any) -> list[Tenso
 def _estimate(net: DeepResistiveNetwork, x: Tensor, upper: Layers, lower: Layers, beta: float) -> list[Tensor]:
     """Centred EP estimate (V^2), one (n_pre, n_post) a layer, from the states (V) of the two nudged phases."""
     states = [torch.stack(pair)[None] for pair in zip(upper, lower, strict=True)]
-    c = contrast(states, net.input_gain * x[None], 2 * beta)
-    return [torch.cat([c.column[0] - c.product[0], c.column[0] + c.product[0]]), *(w[0] for w in c.inner)]
+    return [w[0] for w in net.contrast(x, states, 2 * beta).weights]
 
 
 def _rms(layers: Layers) -> list[float]:

@@ -16,10 +16,11 @@ from torch.nn.functional import one_hot
 from .. import data
 from ..ep.learning import NUDGES, gradient
 from ..ep.networks import DeepResistiveNetwork
-from ..ep.training import one_thread, train
+from ..ep.probe import one_thread
+from ..ep.training import train
 from ..sweep import ensemble, store
-from ..sweep.parameters import Mechanism, layer_sizes, validated
-from ..sweep.runs import complete_store, memoised, progress_bar, settings
+from ..sweep.parameters import Mechanism, layer_sizes, settings, validated
+from ..sweep.runs import complete_store, memoised, progress_bar
 from .solutions import agreement, backpropagated
 
 
@@ -41,7 +42,7 @@ def examine_network(parameters: Mechanism | Mapping[str, object], path: str | Pa
     def compute(name: str) -> xr.Dataset:
         return _examined(mechanism, name)
 
-    return memoised(Path(path), partial(complete_store, Path(path), mechanism), compute)
+    return memoised(partial(complete_store, Path(path), mechanism), Path(path), compute)
 
 
 def _examined(mechanism: Mechanism, name: str) -> xr.Dataset:

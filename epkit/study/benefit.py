@@ -1,15 +1,14 @@
 """What noise gains: the best uncertainty, what it saves, and how close to the limit it lies, chosen and measured apart.
 
-Errors, dims and intervals as in `analysis`.
+Errors, dims and intervals as in `limit`.
 """
 
 from collections.abc import Sequence
 
 import numpy as np
 import xarray as xr
-from scipy import stats
 
-from .limit import RESAMPLES, t_interval
+from .intervals import bootstrap, t_interval
 
 
 def held_out_choice(error: xr.DataArray, over: Sequence[str]) -> xr.DataArray:
@@ -45,13 +44,9 @@ def _stacked(values: xr.DataArray, over: Sequence[str]) -> xr.DataArray:
 def _against_zero(error: xr.DataArray, chosen_on: xr.DataArray | None) -> tuple[xr.DataArray, ...]:
     """Errors at sigma = 0 and at sigma > 0, then what choices are made on, split alike."""
     if not (error.sigma == 0).any() or not (error.sigma > 0).any():
-        raise ValueError(
-            "the benefit of noise needs sigma = 0 and some sigma > 0, one of which this error does not hold"
-        )
-    choice = error if chosen_on is None else chosen_on
-    return tuple(
-        part for each in (error, choice) for part in (each.sel(sigma=0, drop=True), each.sel(sigma=each.sigma > 0))
-    )
+        raise ValueError("the benefit of noise needs errors at sigma = 0 and at some sigma > 0; one of them is missing")
+    errors = (error, error if chosen_on is None else chosen_on)
+    return tuple(part for e in errors for part in (e.sel(sigma=0, drop=True), e.sel(sigma=e.sigma > 0)))
 
 
 def optimum(error: xr.DataArray, chosen_on: xr.DataArray | None = None, level: float = 0.95) -> xr.Dataset:
@@ -64,8 +59,8 @@ def optimum(error: xr.DataArray, chosen_on: xr.DataArray | None = None, level: f
     """
     at_zero, noisy, _, choice = _against_zero(error, chosen_on)
     at_star = at_choice(noisy, held_out_choice(choice, ["sigma"]), ["sigma"])
-    found = {"at_zero": at_zero, "at_star": at_star, "benefit": at_zero - at_star}
-    return t_interval(found["benefit"], level=level).assign(found | {"sigma_star": _best(choice).sigma})
+    errors = {"at_zero": at_zero, "at_star": at_star, "benefit": at_zero - at_star}
+    return t_interval(errors["benefit"], level=level).assign(errors | {"sigma_star": _best(choice).sigma})
 
 
 def beyond_tuning(error: xr.DataArray, chosen_on: xr.DataArray | None = None, level: float = 0.95) -> xr.Dataset:
@@ -83,8 +78,8 @@ def beyond_tuning(error: xr.DataArray, chosen_on: xr.DataArray | None = None, le
     best = _best(choice_above, *plane)
     settings = {"rate_noisy": best.learning_rate, "sigma_noisy": best.sigma}
     settings |= {"rate_noiseless": _best(choice_zero, *rates).learning_rate}
-    found = {"noiseless": noiseless, "noisy": noisy, "difference": noiseless - noisy} | settings
-    return t_interval(found["difference"], level=level).assign(found)
+    errors = {"noiseless": noiseless, "noisy": noisy, "difference": noiseless - noisy}
+    return t_interval(errors["difference"], level=level).assign(errors | settings)
 
 
 def _best(error: xr.DataArray, *over: str) -> xr.Dataset:
@@ -100,34 +95,28 @@ def star_over_limit(error: xr.DataArray, limit: xr.DataArray, level: float = 0.9
     """sigma_star / sigma_c with a percentile bootstrap interval over whole seeds: (mean, low, high, n).
 
     sigma_star, 0 allowed, has the least mean `error`: that of `choice_error`, where there are validation images.
-    `limit` (seed, ...) comes from `critical_limit`; only bracketed seeds count, and only sigmas that all of
-    them ran. Each resample chooses its own sigma_star, so the interval contains the uncertainty of that
-    choice.
+    `limit` (seed, ...) comes from `critical_limit`; only bracketed seeds count, and only sigmas that all of them ran.
+    Each resample chooses its own sigma_star, so the interval contains the uncertainty of that choice.
     """
 
     def group(sigma: np.ndarray, error: np.ndarray, limit: np.ndarray) -> tuple[float, float, float, int]:
-        known = np.isfinite(limit)
-        n = int(known.sum())
-        complete = np.isfinite(error[:, known]).all(axis=1)
+        bracketed = np.isfinite(limit)
+        n = int(bracketed.sum())
+        complete = np.isfinite(error[:, bracketed]).all(axis=1)
         if not n or not complete.any():
             return np.nan, np.nan, np.nan, 0
-        sigma, error, log_limit = sigma[complete], error[complete][:, known], np.log(limit[known])
+        sigma, error, log_limit = sigma[complete], error[complete][:, bracketed], np.log(limit[bracketed])
 
         def ratio(seeds: np.ndarray, axis: int = -1) -> np.ndarray:
             return sigma[error[:, seeds].mean(axis).argmin(0)] / np.exp(log_limit[seeds].mean(axis))
 
-        everyone = np.arange(n)
-        if n == 1:
-            return float(ratio(everyone)), np.nan, np.nan, n
-        found = stats.bootstrap(
-            (everyone,), ratio, n_resamples=RESAMPLES, confidence_level=level, method="percentile",
-            rng=np.random.default_rng(rng),
-        ).confidence_interval  # fmt: skip
-        return float(ratio(everyone)), found.low, found.high, n
+        mean = float(ratio(np.arange(n)))
+        low, high = bootstrap(ratio, n, level, np.random.default_rng(rng)) if n > 1 else (np.nan, np.nan)
+        return mean, float(low), float(high), n
 
     error, limit = error.sortby(["sigma", "seed"]), limit.sortby("seed")
-    found = xr.apply_ufunc(
+    ratios = xr.apply_ufunc(
         group, error.sigma, error, limit,
         input_core_dims=[["sigma"], ["sigma", "seed"], ["seed"]], output_core_dims=[[]] * 4, vectorize=True,
     )  # fmt: skip
-    return xr.Dataset(dict(zip(("mean", "low", "high", "n"), found, strict=True)))
+    return xr.Dataset(dict(zip(("mean", "low", "high", "n"), ratios, strict=True)))

@@ -1,18 +1,17 @@
 """From a store of runs to errors, limits and exponents, with intervals over the seeds.
 
-The data contract, also of `figures`. A *store* is an xarray Dataset on the full grid (dataset, learning_rate,
-averaging, samples, sigma, seed, epoch[, layer]), a dimension of length 1 being allowed wherever nothing
-varies: `test_error`, `train_error` in [0, 1] over epoch, NaN where a run diverged or was not made; `activity`
-(share of conducting hidden diode units) and `conductance` over epoch and layer; `diverged` (bool); `chance`
-(dataset), the error of always choosing the commonest class; `title` (dataset). A store may hold
-`validation_error`, on images set apart for choices, and a look at each layer: `response`, `signal_to_noise`,
-`conductance_sd`, `clamped`. `sigma` is the standard deviation of one read-out in volts and includes 0.
-`attrs["parameters"]` is a JSON string (sizes, batch_size, epochs, train_images, ...).
+The data contract of `study` and `figures`. A *store* is an xarray Dataset on the full grid (dataset, learning_rate,
+averaging, samples, sigma, seed, epoch[, layer]), a dimension of length 1 being allowed wherever nothing varies:
+`test_error`, `train_error` in [0, 1] over epoch, NaN where a run diverged or was not made; `activity` (share of
+conducting hidden diode units) and `conductance` (S) over epoch and layer; `diverged` (bool); `chance` (dataset), the
+error of always choosing the commonest class; `title` (dataset). A store may hold `validation_error`, on images set
+apart for choices, and measures of each layer: `response` (V), `signal_to_noise`, `conductance_sd` (S), `clamped`.
+`sigma` is the standard deviation of one read-out in volts and includes 0. `attrs["parameters"]` is a JSON string
+(sizes, batch_size, epochs, train_images, ...).
 
-An *error* here is a DataArray in [0, 1] with at least the dims (sigma, seed); other dims are carried along
-and each of their points is analysed alone. NaN means "not run". The seed is the statistical unit throughout:
-an interval says what other seeds would give. All intervals are two-sided at `level`; with one seed they are
-NaN.
+An *error* here is a DataArray in [0, 1] with at least the dims (sigma, seed); other dims are carried along and each of
+their points is analysed alone. NaN means "not run". The seed is the statistical unit throughout: an interval says what
+other seeds would give. All intervals are two-sided at `level`; with one seed they are NaN.
 """
 
 import math
@@ -21,16 +20,13 @@ from collections.abc import Sequence
 
 import numpy as np
 import xarray as xr
-from scipy import stats
 from scipy.optimize import OptimizeWarning, curve_fit, isotonic_regression
 from scipy.special import expit, logit
 
 from ..files import StoreError
 from ..sweep.store import parameters, place
-
-# A network learns when its lowest mean error is below this share of chance: errors at chance scatter by less.
-LEARNS = 0.9
-RESAMPLES = 2000
+from .intervals import RESAMPLES, bootstrap, geometric_interval, t_interval, wilson
+from .registration import registered_claims
 
 
 def require(ds: xr.Dataset, *variables: str, dims: Sequence[str] = ()) -> xr.Dataset:
@@ -38,7 +34,7 @@ def require(ds: xr.Dataset, *variables: str, dims: Sequence[str] = ()) -> xr.Dat
     missing = [f"variable {name}" for name in variables if name not in ds]
     missing += [f"dimension {name}" for name in dims if name not in ds.dims]
     if missing:
-        raise StoreError(f"{place(ds)}: not a store that this can be told from, lacks {', '.join(missing)}")
+        raise StoreError(f"{place(ds)}: lacks {', '.join(missing)}")
     return ds
 
 
@@ -54,8 +50,8 @@ def final_error(ds: xr.Dataset, last: int = 1, of: str = "test_error") -> xr.Dat
 
 def training_steps(ds: xr.Dataset) -> int:
     """Steps of training behind the last record."""
-    given = parameters(ds, "train_images", "batch_size")
-    return round(float(ds.epoch.max()) * (given["train_images"] // given["batch_size"]))
+    recorded = parameters(ds, "train_images", "batch_size")
+    return round(float(ds.epoch.max()) * (recorded["train_images"] // recorded["batch_size"]))
 
 
 def choice_error(ds: xr.Dataset) -> xr.DataArray:
@@ -68,60 +64,13 @@ def first_setting(ds: xr.Dataset) -> xr.Dataset:
     return ds.isel({dim: 0 for dim in ds.dims if dim in ("dataset", "learning_rate", "averaging", "samples")})
 
 
-def t_interval(values: xr.DataArray, dim: str = "seed", level: float = 0.95) -> xr.Dataset:
-    """Mean over `dim` with its Student t interval: (mean, low, high, n); NaN values are left out."""
-    n = values.count(dim)
-    mean = values.mean(dim)
-    half = stats.t.ppf((1 + level) / 2, (n - 1).where(n > 1)) * values.std(dim, ddof=1) / np.sqrt(n)
-    return xr.Dataset({"mean": mean, "low": mean - half, "high": mean + half, "n": n})
-
-
-def geometric_interval(values: xr.DataArray, dim: str = "seed", level: float = 0.95) -> xr.Dataset:
-    """Geometric mean over `dim` with the t interval of the log: (mean, low, high, n); NaN values are left out."""
-    pooled = t_interval(xr.ufuncs.log(values), dim, level)
-    return pooled.assign({name: np.exp(pooled[name]) for name in ("mean", "low", "high")})
-
-
-def interval_text(found: xr.Dataset) -> xr.DataArray:
-    """Text of each interval (mean, low, high, n), with three significant digits: "1.4 [1.2, 1.6], n = 3"."""
-
-    def text(mean: float, low: float, high: float, n: float) -> str:
-        return f"{mean:.3g} [{low:.3g}, {high:.3g}], n = {n:.0f}"
-
-    return xr.apply_ufunc(text, *(found[name] for name in ("mean", "low", "high", "n")), vectorize=True)
-
-
-def mean_interval(error: xr.DataArray, dim: str = "seed", level: float = 0.95, rng: int = 0) -> xr.Dataset:
-    """Mean over `dim` with its percentile bootstrap interval: (mean, low, high, n).
-
-    Percentile, not BCa: BCa is undefined on equal values, which seeds at chance often are; there the interval
-    has zero width. All cells of as many values take the same resamples, of the generator of seed `rng`, and sort their
-    values, so that the result depends neither on other cells nor on the order of the seeds.
-    """
-
-    def mean(values: np.ndarray, axis: int) -> np.ndarray:  # added up in the same order whatever the other cells are
-        return np.ascontiguousarray(values).mean(axis)
-
-    def intervals(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        values = np.sort(np.where(np.isfinite(values), values, np.nan))  # NaN to the end
-        counts = np.isfinite(values).sum(-1)
-        found = np.full((2, *counts.shape), np.nan)
-        for n in set(counts[counts > 1].tolist()):
-            cells = counts == n
-            found[:, cells] = stats.bootstrap(
-                (values[cells][:, :n],), mean, axis=-1, n_resamples=RESAMPLES, confidence_level=level,
-                method="percentile", rng=np.random.default_rng(rng),
-            ).confidence_interval  # fmt: skip
-        return found[0], found[1]
-
-    low, high = xr.apply_ufunc(intervals, error, input_core_dims=[[dim]], output_core_dims=[[], []])
-    return xr.Dataset({"mean": error.mean(dim), "low": low, "high": high, "n": error.count(dim)})
-
-
 def half_way(error: xr.DataArray, chance: xr.DataArray | float) -> xr.DataArray:
-    """Half way between chance and the lowest mean error over sigma; NaN where the network never learns."""
+    """Half way between chance and the lowest mean error over sigma; NaN where the network never learns.
+
+    It learns when that error is below `learns` of chance, in `params/claims.yaml`.
+    """
     lowest = error.mean("seed").min("sigma")
-    return ((lowest + chance) / 2).where(lowest < LEARNS * chance)
+    return ((lowest + chance) / 2).where(lowest < registered_claims().learns * chance)
 
 
 def learning_share(
@@ -132,16 +81,9 @@ def learning_share(
     `half` is `half_way` of this error unless another level is given. Near a limit runs are bimodal, and a mean error
     describes none of them; this does.
     """
-
-    def wilson(learn: int, n: int) -> tuple[float, float, float]:
-        if n == 0:
-            return np.nan, np.nan, np.nan
-        found = stats.binomtest(int(learn), int(n)).proportion_ci(level, method="wilson")
-        return learn / n, found.low, found.high
-
     n = error.count("seed")
     learn = (error < (half_way(error, chance) if half is None else half)).sum("seed")
-    share = xr.apply_ufunc(wilson, learn, n, output_core_dims=[[]] * 3, vectorize=True)
+    share = xr.apply_ufunc(wilson, learn, n, output_core_dims=[[]] * 3, vectorize=True, kwargs={"level": level})
     return xr.Dataset(dict(zip(("mean", "low", "high"), share, strict=True)) | {"n": n})
 
 
@@ -213,8 +155,8 @@ def critical_limit(error: xr.DataArray, chance: xr.DataArray | float, level: flo
     def group(sigma: np.ndarray, error: np.ndarray, half: float) -> tuple[np.ndarray, ...]:
         means = np.ma.masked_invalid(error).mean(axis=1).filled(np.inf)
         side = (np.arange(len(sigma)) >= means.argmin()) & (sigma > 0)
-        found = [_seed_limit(sigma[side], values[side], half) for values in error.T]
-        return tuple(np.array(column, dtype=object) for column in zip(*found, strict=True))
+        limits = [_seed_limit(sigma[side], values[side], half) for values in error.T]
+        return tuple(np.array(column, dtype=object) for column in zip(*limits, strict=True))
 
     half = half_way(error, chance)
     limit, method, reason = xr.apply_ufunc(
@@ -239,10 +181,10 @@ def at_limit(values: xr.DataArray, limit: xr.DataArray) -> xr.DataArray:
     values = values.sortby("sigma").sel(sigma=values.sigma > 0)
 
     def group(sigma: np.ndarray, values: np.ndarray, limit: float) -> float:
-        known = np.isfinite(values) & (values > 0)
-        if not known.any() or math.isnan(limit):
+        positive = np.isfinite(values) & (values > 0)
+        if not positive.any() or math.isnan(limit):
             return math.nan
-        return math.exp(np.interp(math.log(limit), np.log(sigma[known]), np.log(values[known])))
+        return math.exp(np.interp(math.log(limit), np.log(sigma[positive]), np.log(values[positive])))
 
     return xr.apply_ufunc(
         group, values.sigma, values, limit, input_core_dims=[["sigma"], ["sigma"], []], vectorize=True
@@ -263,10 +205,10 @@ def scaling_exponent(limits: xr.DataArray, level: float = 0.95) -> xr.Dataset:
     """
 
     def slope(samples: np.ndarray, limits: np.ndarray) -> float:
-        known = np.isfinite(limits)
-        if known.sum() < 3:  # two points fit any line
+        bracketed = np.isfinite(limits)
+        if bracketed.sum() < 3:  # two points fit any line
             return math.nan
-        return float(np.polyfit(np.log(samples[known]), np.log(limits[known]), 1)[0])
+        return float(np.polyfit(np.log(samples[bracketed]), np.log(limits[bracketed]), 1)[0])
 
     slopes = xr.apply_ufunc(slope, limits.samples, limits, input_core_dims=[["samples"], ["samples"]], vectorize=True)
     return t_interval(slopes, level=level).assign(slope=slopes)
@@ -279,13 +221,13 @@ def collapse(error: xr.DataArray, level: float = 0.95) -> xr.Dataset:
     error(N, sigma) - error(1, sigma/sqrt(N)), (mean, low, high, n) over (samples, ...), t interval over seeds; and the
     `distance` of the two curves (see `curve_distance`) with its `floor`. Raises ValueError without samples = 1.
     """
-    found = []
+    rows = []
     for count in error.samples.values[error.samples.values > 1]:
         averaged, single = _coinciding(error, [count])
-        of_seeds = t_interval((averaged - single).mean("point"), level=level)
+        difference = t_interval((averaged - single).mean("point"), level=level)
         distance = curve_distance(error.sel(samples=[1, count]))
-        found.append(of_seeds.assign(points=averaged.sizes["point"], distance=distance["mean"], floor=distance.floor))
-    return xr.concat(found, xr.DataArray(error.samples[error.samples > 1].values, dims="samples", name="samples"))
+        rows.append(difference.assign(points=averaged.sizes["point"], distance=distance["mean"], floor=distance.floor))
+    return xr.concat(rows, xr.DataArray(error.samples[error.samples > 1].values, dims="samples", name="samples"))
 
 
 def curve_distance(error: xr.DataArray, level: float = 0.95, rng: int = 0) -> xr.Dataset:
@@ -297,31 +239,29 @@ def curve_distance(error: xr.DataArray, level: float = 0.95, rng: int = 0) -> xr
     """
 
     def group(averaged: np.ndarray, single: np.ndarray) -> tuple[float, float, float, int, float]:
-        ran = np.isfinite(averaged + single).all(axis=0)
-        averaged, single, n = averaged[:, ran], single[:, ran], int(ran.sum())
+        complete = np.isfinite(averaged + single).all(axis=0)
+        averaged, single, n = averaged[:, complete], single[:, complete], int(complete.sum())
         if not n or not len(averaged):
             return np.nan, np.nan, np.nan, n, np.nan
 
         def distance(seeds: np.ndarray, axis: int = -1) -> np.ndarray:
             return np.abs((averaged[:, seeds] - single[:, seeds]).mean(axis)).mean(0)
 
-        everyone = np.arange(n)
+        mean = float(distance(np.arange(n)))
         if n == 1:
-            return float(distance(everyone)), np.nan, np.nan, n, np.nan
+            return mean, np.nan, np.nan, n, np.nan
         generator = np.random.default_rng(rng)
-        between = stats.bootstrap(
-            (everyone,), distance, n_resamples=RESAMPLES, confidence_level=level, method="percentile", rng=generator
-        ).confidence_interval
+        low, high = bootstrap(distance, n, level, generator)
         halves = np.stack([generator.permutation(n) for _ in range(RESAMPLES // 10)])
         first, second = single[:, halves[:, : n // 2]].mean(-1), single[:, halves[:, n // 2 :]].mean(-1)
         floor = math.sqrt(0.5) * np.abs(first - second).mean()
-        return float(distance(everyone)), between.low, between.high, n, float(floor)
+        return mean, float(low), float(high), n, float(floor)
 
     averaged, single = _coinciding(error.sortby("seed"), error.samples.values[error.samples.values > 1])
-    found = xr.apply_ufunc(
+    distances = xr.apply_ufunc(
         group, averaged, single, input_core_dims=[["point", "seed"]] * 2, output_core_dims=[[]] * 5, vectorize=True
     )
-    return xr.Dataset(dict(zip(("mean", "low", "high", "n", "floor"), found, strict=True)))
+    return xr.Dataset(dict(zip(("mean", "low", "high", "n", "floor"), distances, strict=True)))
 
 
 def _coinciding(error: xr.DataArray, counts: Sequence[int] | np.ndarray) -> tuple[xr.DataArray, xr.DataArray]:
@@ -330,10 +270,10 @@ def _coinciding(error: xr.DataArray, counts: Sequence[int] | np.ndarray) -> tupl
         raise ValueError("a collapse compares with a single read-out, samples = 1, which this error does not hold")
     sigma = error.sigma.values
     scaled = sigma / np.sqrt(np.asarray(counts))[:, None]  # of (count, sigma)
-    met = np.nonzero(np.isclose(scaled[..., None], sigma, rtol=1e-6) & (sigma[:, None] > 0))
-    many, one = (xr.DataArray(places, dims="point") for places in met[1:])
-    averaged = error.sel(samples=xr.DataArray(np.asarray(counts)[met[0]], dims="point")).isel(sigma=many)
-    single = error.sel(samples=1, drop=True).isel(sigma=one)
+    pairs = np.nonzero(np.isclose(scaled[..., None], sigma, rtol=1e-6) & (sigma[:, None] > 0))
+    of_many, of_one = (xr.DataArray(places, dims="point") for places in pairs[1:])
+    averaged = error.sel(samples=xr.DataArray(np.asarray(counts)[pairs[0]], dims="point")).isel(sigma=of_many)
+    single = error.sel(samples=1, drop=True).isel(sigma=of_one)
     return averaged.drop_vars(["samples", "sigma"]), single.drop_vars("sigma")
 
 

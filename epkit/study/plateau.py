@@ -1,93 +1,135 @@
 """How long a network stays on its plateau at chance: from a store to escape times, with the runs that never left.
 
-A store as `analysis` describes it, with records within its epochs (`looks`). Time is counted in training images seen. A
-run *escapes* at the first record from which its test error stays below LEARNS of chance to the end of the record, so
-times are known to the distance of two records. A run that doesn't is *censored*: all that is known is that its time is
-longer than the record. Censored runs are never left out of a share or a median.
+A store as `limit` describes it, with records within its epochs (`looks`). Time is counted in training images seen. A
+run *escapes* at the first record from which its test error stays below a share of chance (`learns`, registered) to the
+end of the record, so times are known to the distance of two records. A run that doesn't is *censored*: all that is
+known is that its time is longer than the record. Censored runs are never left out of a share or a median.
+
+What a store is, the parameters recorded in it say, not its name, which is a label.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 from scipy import stats
 
-from ..sweep import store
-from .limit import LEARNS, first_setting, geometric_interval, t_interval
+from ..sweep.store import parameters
+from .intervals import geometric_interval, t_interval
+from .limit import first_setting
+from .registration import registered_claims
 
-FLOAT64 = "-float64"  # ends the name of a control, whose twin is in float32
-LONGER = "-long"  # ends the name of a network that is trained on beyond its first epoch, at fewer sigmas
+Stores = Mapping[str, xr.Dataset]
+Key = TypeVar("Key", bound=Hashable)
 
 
 def images_seen(ds: xr.Dataset) -> xr.DataArray:
-    """Training images seen at each record."""
-    return (ds.epoch * store.parameters(ds)["train_images"]).round().rename("images_seen")
+    """Training images seen at each record, over epoch."""
+    return (ds.epoch * parameters(ds, "train_images")["train_images"]).round().rename("images_seen")
+
+
+def images_in_all(ds: xr.Dataset) -> int:
+    """Training images seen at the last record."""
+    return int(images_seen(ds)[-1])
+
+
+def architecture(ds: xr.Dataset) -> str:
+    """The hidden layers of a store's network: "1024x3" for three of 1024 units, "100-50" for unequal ones."""
+    widths = next(iter(parameters(ds, "sizes")["sizes"].values()))[1:-1]
+    return f"{widths[0]}x{len(widths)}" if len(set(widths)) == 1 else "-".join(map(str, widths))
+
+
+def grouped(stores: Stores, key: Callable[[xr.Dataset], Key]) -> dict[Key, dict[str, xr.Dataset]]:
+    """Stores by their `key`, `architecture` or `images_in_all`, in their order."""
+    groups: dict[Key, dict[str, xr.Dataset]] = {}
+    for name, ds in stores.items():
+        groups.setdefault(key(ds), {})[name] = ds
+    return groups
+
+
+def first_and_longer(stores: Stores) -> tuple[dict[str, xr.Dataset], dict[str, xr.Dataset]]:
+    """Stores that have seen the fewest images of all of their architecture, and those that were trained for longer.
+
+    Those in float64 are in neither: they are there to show what rounding does.
+    """
+    single = {name: ds for name, ds in stores.items() if parameters(ds).get("dtype", "float32") == "float32"}
+    fewest = {key: min(map(images_in_all, group.values())) for key, group in grouped(single, architecture).items()}
+    first = {name: ds for name, ds in single.items() if images_in_all(ds) == fewest[architecture(ds)]}
+    return first, {name: ds for name, ds in single.items() if name not in first}
 
 
 def escape(ds: xr.Dataset) -> xr.Dataset:
-    """Of each run: `images` seen until it escapes, NaN where it hasn't; `escaped`, `ran` (bool); `followed`, images."""
+    """When each run escapes, over (sigma, seed) and what other dims the error has, but epoch.
+
+    `images` seen until then, NaN where it hasn't; `escaped` and `ran`, bool; `followed`, images in all, without dims.
+    """
     seen, ran = images_seen(ds), ds.test_error.notnull().all("epoch")
-    learns = ds.test_error < LEARNS * ds.chance
-    stays = learns.isel(epoch=slice(None, None, -1)).cumprod("epoch").isel(epoch=slice(None, None, -1))
+    below = ds.test_error < registered_claims().learns * ds.chance
+    stays = below.isel(epoch=slice(None, None, -1)).cumprod("epoch").isel(epoch=slice(None, None, -1))
     images = seen.where(stays == 1).min("epoch").where(ran)
     return xr.Dataset({"images": images, "escaped": images.notnull(), "ran": ran, "followed": seen.max()})
 
 
-def share_escaped(found: xr.Dataset, seen: xr.DataArray) -> xr.DataArray:
+def share_escaped(escapes: xr.Dataset, seen: xr.DataArray) -> xr.DataArray:
     """Share of the seeds that have escaped after each of `seen` images (Kaplan-Meier); NaN where none was run.
 
-    `found` as `escape` returns it.
+    `escapes` as `escape` returns them, `seen` as `images_seen`; over the dims of `escapes` but seed, and epoch.
     """
 
     def curve(images: np.ndarray, ran: np.ndarray) -> np.ndarray:
         escaped = np.isfinite(images)
         if not escaped.any():
             return np.full(len(seen), 0.0 if ran.any() else np.nan)
-        times = np.where(escaped, images, float(found.followed))[ran]
+        times = np.where(escaped, images, float(escapes.followed))[ran]
         cdf = stats.ecdf(stats.CensoredData.right_censored(times, ~escaped[ran])).cdf
         return cdf.evaluate(seen.values)
 
     share: xr.DataArray = xr.apply_ufunc(
-        curve, found.images, found.ran, input_core_dims=[["seed"]] * 2, output_core_dims=[["epoch"]], vectorize=True
+        curve, escapes.images, escapes.ran, input_core_dims=[["seed"]] * 2, output_core_dims=[["epoch"]], vectorize=True
     )
     return share.assign_coords(epoch=seen.epoch)
 
 
-def median_escape(found: xr.Dataset, seen: xr.DataArray) -> xr.DataArray:
-    """Images after which half of the seeds have escaped (Kaplan-Meier); NaN where fewer have in the whole record."""
-    return seen.where(share_escaped(found, seen) >= 0.5 - 1e-9).min("epoch")
+def median_escape(escapes: xr.Dataset, seen: xr.DataArray) -> xr.DataArray:
+    """Images after which half of the seeds have escaped (Kaplan-Meier), over sigma; NaN where fewer ever have.
+
+    `escapes` and `seen` as in `share_escaped`.
+    """
+    return seen.where(share_escaped(escapes, seen) >= 0.5 - 1e-9).min("epoch")
 
 
 def _with_and_without(ds: xr.Dataset, sigma: float) -> tuple[xr.Dataset, xr.Dataset]:
+    """The runs at `sigma` (V) and at 0; KeyError where one of them was not swept."""
     noisy, quiet = (ds.sel(sigma=v, method="nearest", tolerance=1e-3 * v, drop=True) for v in (sigma, 0.0))
     return noisy, quiet
 
 
-def escape_ratio(found: xr.Dataset, sigma: float, level: float = 0.95) -> xr.Dataset:
-    """Time to escape with `sigma` over that without noise, paired over seeds.
+def escape_ratio(escapes: xr.Dataset, sigma: float, level: float = 0.95) -> xr.Dataset:
+    """Time to escape with `sigma` (V) over that without noise, paired over seeds; `escapes` as `escape` returns them.
 
     Geometric (mean, low, high, n), t interval of the log, over pairs of which both escape; `pairs` that were run,
     `censored` ones, of which one or both did not escape; `sooner` and `later`, pairs, censored ones among them, in
     which it is known that the noisy run escaped before or after the other. Raises KeyError if `sigma` or 0 was not run.
     """
-    noisy, quiet = _with_and_without(found, sigma)
+    noisy, quiet = _with_and_without(escapes, sigma)
     ran = noisy.ran & quiet.ran
-    at, before = (each.images.fillna(np.inf) for each in (noisy, quiet))
+    time, noiseless_time = (runs.images.fillna(np.inf) for runs in (noisy, quiet))
     counts = {
         "pairs": ran,
         "censored": ran & ~(noisy.escaped & quiet.escaped),
-        "sooner": ran & (at < before),
-        "later": ran & (at > before),
+        "sooner": ran & (time < noiseless_time),
+        "later": ran & (time > noiseless_time),
     }
     ratio = geometric_interval((noisy.images / quiet.images).where(ran), level=level)
-    return ratio.assign({name: each.sum("seed") for name, each in counts.items()})
+    return ratio.assign({name: count.sum("seed") for name, count in counts.items()})
 
 
 def noise_factors(ds: xr.Dataset, sigma: float, level: float = 0.95) -> xr.Dataset:
-    """By what noise has multiplied each layer's response and mean conductance at the last record.
+    """By what `sigma` (V) has multiplied each layer's response and mean conductance at the last record.
 
     Paired over seeds: geometric (mean, low, high, n) over (quantity, layer), t interval of the log. Raises KeyError if
     `sigma` or 0 was not run.
@@ -97,7 +139,7 @@ def noise_factors(ds: xr.Dataset, sigma: float, level: float = 0.95) -> xr.Datas
 
 
 def benefit_over_images(ds: xr.Dataset, sigma: float, level: float = 0.95) -> xr.Dataset:
-    """By how much `sigma` has lowered the test error at each record: (mean, low, high, n) over `images` seen.
+    """By how much `sigma` (V) has lowered the test error at each record: (mean, low, high, n) over `images` seen.
 
     Paired over seeds, t interval. Raises KeyError if `sigma` or 0 was not run.
     """
@@ -106,17 +148,17 @@ def benefit_over_images(ds: xr.Dataset, sigma: float, level: float = 0.95) -> xr
     return t_interval(saved, level=level)
 
 
-def escape_table(stores: Mapping[str, xr.Dataset]) -> pd.DataFrame:
-    """Table over (network, sigma): runs, how many of them escaped, and the median of the images that it took."""
+def escape_table(stores: Stores) -> pd.DataFrame:
+    """Table over (network, sigma in V): runs, how many of them escaped, and the median of the images that it took."""
     rows = {}
     for name, ds in stores.items():
-        found = escape(first_setting(ds))
-        facts = {
-            "runs": found.ran.sum("seed"),
-            "escaped": found.escaped.sum("seed"),
-            "median": median_escape(found, images_seen(ds)),
+        escapes = escape(first_setting(ds))
+        columns = {
+            "runs": escapes.ran.sum("seed"),
+            "escaped": escapes.escaped.sum("seed"),
+            "median": median_escape(escapes, images_seen(ds)),
         }
         for sigma in ds.sigma.values:
-            rows[name, sigma] = {key: float(v.sel(sigma=sigma)) for key, v in facts.items()}
+            rows[name, sigma] = {column: float(values.sel(sigma=sigma)) for column, values in columns.items()}
     index = pd.MultiIndex.from_tuples(list(rows), names=["network", "sigma"])
     return pd.DataFrame(list(rows.values()), index, ["runs", "escaped", "median"])

@@ -13,6 +13,7 @@ import numpy as np
 import xarray as xr
 from scipy import stats
 
+from .intervals import t_half_width
 from .limit import critical_limit, final_error, first_setting
 
 
@@ -20,20 +21,20 @@ def predictions(stores: Mapping[str, xr.Dataset], before: xr.Dataset) -> xr.Data
     """Each network's critical limit beside what its untrained weakest layer responds, over `network`.
 
     `response` (V): least over layers of the geometric mean over seeds, times sqrt(N); `limit`, `low`, `high` (V), `n`
-    and `runs`: of `analysis.critical_limit`; `reason`, why some seed has no limit. Sweeps with several settings give
+    and `runs`: of `critical_limit`; `reason`, why some seed has no limit. Sweeps with several settings give
     their first one. A network that appears under several names is taken once, under its first.
     """
     rows: dict[str, dict[str, object]] = {}
     seen = set()
     for name, ds in stores.items():
-        one = first_setting(ds)
-        if (made_of := tuple(ds["run"].values.flat)) in seen:
+        if (runs := tuple(ds["run"].values.flat)) in seen:
             continue
-        seen.add(made_of)
-        limits = critical_limit(final_error(one), one.chance)
+        seen.add(runs)
+        setting = first_setting(ds)
+        limits = critical_limit(final_error(setting), setting.chance)
         weakest = float(np.exp(np.log(before.response.sel(network=name)).mean("seed")).min("layer"))
         rows[name] = {
-            "response": weakest * math.sqrt(float(one.samples)),
+            "response": weakest * math.sqrt(float(setting.samples)),
             "limit": float(limits["mean"]),
             **{key: float(limits[key]) for key in ("low", "high")},
             **{key: int(limits[key]) for key in ("n", "runs")},
@@ -43,15 +44,15 @@ def predictions(stores: Mapping[str, xr.Dataset], before: xr.Dataset) -> xr.Data
     return xr.Dataset(columns, {"network": list(rows)})
 
 
-def power_law(found: xr.Dataset, level: float = 0.95) -> xr.Dataset:
+def power_law(networks: xr.Dataset, level: float = 0.95) -> xr.Dataset:
     """Fit limit = a response^p over the networks of `predictions`, and the conjecture's limit = c response.
 
     `exponent` and `c` over `part` (mean, low, high): least squares on logs, t intervals over the `n` networks that have
     a limit; `scatter`, the factor by which limits scatter about c response (one standard deviation). With fewer than
     three networks there is no exponent.
     """
-    known = found.limit.notnull()
-    x, y = (np.log(found[name].values[known]) for name in ("response", "limit"))
+    bracketed = networks.limit.notnull()
+    x, y = (np.log(networks[name].values[bracketed]) for name in ("response", "limit"))
     n, nan = len(x), math.nan
     exponent, c, scatter = [nan] * 3, [nan] * 3, nan
     if n > 2 and np.ptp(x) > 0:
@@ -61,7 +62,7 @@ def power_law(found: xr.Dataset, level: float = 0.95) -> xr.Dataset:
     if n:
         ratio = y - x
         scatter = math.exp(ratio.std(ddof=1)) if n > 1 else nan
-        half = stats.t.ppf((1 + level) / 2, n - 1) * ratio.std(ddof=1) / math.sqrt(n) if n > 1 else nan
+        half = t_half_width(ratio.std(ddof=1), n, level) if n > 1 else nan
         c = [math.exp(ratio.mean() + shift) for shift in (0, -half, half)]
     return xr.Dataset(
         {"exponent": ("part", exponent), "c": ("part", c), "scatter": scatter, "n": n},

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+import re
+from collections.abc import Callable, Iterable
 
 import pandas as pd
 import xarray as xr
 
 from ..sweep import store
 from . import claims
-from .plateau import FLOAT64, LONGER, images_seen
+from .plateau import architecture, first_and_longer, grouped, images_in_all
+from .registration import registered_claims
 
-# What judges each claim of `params/claims.yaml`, and the figure that shows it: one for each kind of network where a
-# notebook has a store for each network, of which the claim is judged one by one.
-JUDGES: dict[str, tuple[Callable[[Any], pd.DataFrame], str]] = {
+# What judges each claim of `params/claims.yaml` from its notebook's store, and the figure that shows it.
+JUDGES: dict[str, tuple[Callable[[xr.Dataset], pd.DataFrame], str]] = {
     "limit": (claims.claim_limit, "02_error_over_sigma"),
     "datasets": (claims.claim_datasets, "04_limit_ratios"),
     "scaling": (claims.claim_scaling, "03_clt_scaling"),
     "benefit": (claims.claim_benefit, "07_error_map"),
     "beyond_tuning": (claims.claim_beyond_tuning, "07_noise_or_tuning"),
     "optimum": (claims.claim_optimum, "07_optimum_over_limit"),
-    "escape": (claims.claim_escape, "09_escape_times"),
 }
 COLUMNS = [*claims.FIXED_COLUMNS, "paper", "notebook", "figure", "store"]
 
@@ -34,13 +32,18 @@ def verdicts(profile: str) -> pd.DataFrame:
     """
     tables = []
     for name, (judge, figure) in JUDGES.items():
-        said = getattr(claims.registered_claims(), name)
-        for path in _stores(profile, said.notebook):
-            ds, network = store.read(path), path.stem.removeprefix(said.notebook)[1:]
-            shown = f"{figure}.{network.partition('-')[0]}" if network else figure
-            judged = judge({network: ds} if network else ds)
-            tables.append(judged.assign(paper=said.paper, notebook=said.notebook, figure=shown, store=path.name))
-    return pd.concat([table for table in tables if len(table)] or [pd.DataFrame(columns=COLUMNS)], ignore_index=True)
+        claim = getattr(registered_claims(), name)
+        path = store.results(profile) / f"{claim.notebook}.nc"
+        if path.exists():
+            table = judge(store.read(path))
+            tables.append(table.assign(paper=claim.paper, notebook=claim.notebook, figure=figure, store=path.name))
+    escape = registered_claims().escape
+    first, _ = first_and_longer(_networks(profile, escape.notebook))
+    for name, ds in first.items():
+        facts = {"figure": f"09_escape_times.{architecture(ds)}", "store": f"{escape.notebook}.{name}.nc"}
+        table = claims.claim_escape({name: ds})
+        tables.append(table.assign(paper=escape.paper, notebook=escape.notebook, **facts))
+    return _joined(tables)
 
 
 def verdicts_at_published_size(profile: str) -> pd.DataFrame:
@@ -48,41 +51,32 @@ def verdicts_at_published_size(profile: str) -> pd.DataFrame:
 
     They were fixed for smaller networks, so these rows stand apart.
     """
-    notebook = claims.registered_claims().escape.notebook
-    stores = _stores(profile, notebook, controls=(FLOAT64,))
-    networks = {path.stem.removeprefix(notebook)[1:]: store.read(path) for path in stores}
+    notebook = registered_claims().escape.notebook
+    first, longer = first_and_longer(_networks(profile, notebook))
     tables = []
-    alike: dict[tuple[str, bool, int], dict[str, xr.Dataset]] = {}
-    for name, ds in networks.items():
-        key = name.partition("-")[0], name.endswith(LONGER), int(images_seen(ds)[-1])
-        alike.setdefault(key, {})[name] = ds
-    for (kind, longer, images), together in sorted(alike.items()):
-        judged = claims.judge_unregistered(together)
-        judged = judged.assign(measure=f"{kind}: " + judged.measure, setting=f"{kind}, {images:,} images")
-        figure = "09_longer" if longer else "09_errors_over_sigma"
-        store_names = f"{notebook}.{kind}-*{LONGER * longer}.nc"
-        tables.append(judged.assign(paper="", notebook=notebook, figure=figure, store=store_names))
-    return pd.concat(tables or [pd.DataFrame(columns=COLUMNS)], ignore_index=True)
+    for stores, figure in ((first, "09_errors_over_sigma"), (longer, "09_longer")):
+        for (network, images), group in grouped(stores, lambda ds: (architecture(ds), images_in_all(ds))).items():
+            judged = claims.judge_unregistered(group)
+            judged = judged.assign(measure=f"{network}: " + judged.measure, setting=f"{network}, {images:,} images")
+            names = _pattern(f"{notebook}.{name}.nc" for name in group)
+            tables.append(judged.assign(paper="", notebook=notebook, figure=figure, store=names))
+    return _joined(tables)
 
 
 def primary_rows(rows: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     """A claim's rows at its primary settings, and the others' verdicts in words; all rows where none is primary."""
-    chosen = rows.setting != "secondary"
-    if not chosen.any():
+    primary = rows.setting != "secondary"
+    if not primary.any():
         return rows, "none of these settings is the primary one"
-    counts = rows.verdict[~chosen].value_counts()
-    counted = ", ".join(f"{count} {judged}" for judged, count in counts.items())
-    return rows[chosen], f"secondary settings: {counted}" if counted else ""
+    counts = rows.verdict[~primary].value_counts()
+    text = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
+    return rows[primary], f"secondary settings: {text}" if text else ""
 
 
-def verdict_table(found: pd.DataFrame) -> pd.DataFrame:
-    """Notebook 05's table: each claim at its primary setting, what the paper reports, what is measured, and where.
-
-    Args:
-        found: of `verdicts`.
-    """
+def verdict_table(judged: pd.DataFrame) -> pd.DataFrame:
+    """Notebook 05's table, of `verdicts`: each claim at its primary setting, as reported and as measured, and where."""
     rows = []
-    for claim, settings in found.groupby("claim", sort=False):
+    for claim, settings in judged.groupby("claim", sort=False):
         shown, rest = primary_rows(settings)
         for row in shown.itertuples():
             effect = f"{row.value:.3g} [{row.low:.3g}, {row.high:.3g}]"
@@ -92,14 +86,18 @@ def verdict_table(found: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def _stores(profile: str, notebook: str, controls: tuple[str, ...] = (FLOAT64, LONGER)) -> list[Path]:
-    """A notebook's store, or where it has one for each network those that its claim is about: not its `controls`."""
-    folder = store.results(profile)
-    whole = folder / f"{notebook}.nc"
-    every = {path: path.name.removeprefix(f"{notebook}.") for path in sorted(folder.glob(f"{notebook}.*.nc"))}
-    judged = [
-        path
-        for path, name in every.items()
-        if not name.startswith(("untrained", "check")) and not name.removesuffix(".nc").endswith(controls)
-    ]
-    return [whole] if whole.exists() else judged
+def _networks(profile: str, notebook: str) -> dict[str, xr.Dataset]:
+    """The trained networks of a notebook that has a store for each, by name, which is that of the file."""
+    paths = sorted(store.results(profile).glob(f"{notebook}.*.nc"))
+    stores = {path.stem.removeprefix(f"{notebook}."): store.read(path) for path in paths}
+    return {name: ds for name, ds in stores.items() if "test_error" in ds}
+
+
+def _pattern(names: Iterable[str]) -> str:
+    """File names as one, with a * for each part, between hyphens or dots, in which they differ."""
+    parts = zip(*(re.split("([-.])", name) for name in names), strict=False)
+    return "".join(part[0] if len(set(part)) == 1 else "*" for part in parts)
+
+
+def _joined(tables: list[pd.DataFrame]) -> pd.DataFrame:
+    return pd.concat([table for table in tables if len(table)] or [pd.DataFrame(columns=COLUMNS)], ignore_index=True)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
+import signal
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,15 +22,44 @@ from torch.nn.functional import one_hot
 from .. import data as datasets
 from ..ep.learning import phases
 from ..ep.networks import DeepResistiveNetwork
+from ..ep.probe import one_thread, relative_rates
 from ..ep.readout import GaussianReadout
-from ..ep.training import State, one_thread, relative_rates, train
-from ..files import StoreError
+from ..ep.training import State, train
+from ..files import StoreError, digest
 from ..messages import ParameterError, short
 from . import store
 from .parameters import Network, Point, Sweep, layer_sizes
 
 # Seconds after which the state of an unfinished ensemble is worth a file: at most a minute is computed again.
 KEEP_EVERY = 45.0
+
+
+# Fields of a sweep that `train` takes by the same names.
+TRAINING = {
+    "epochs", "batch_size", "beta", "iterations", "decay", "bias_rate", "estimator", "looks",
+}  # fmt: skip
+
+
+class Physics(NamedTuple):
+    """What is trained, and how it is read: what makes them, called as DeepResistiveNetwork and GaussianReadout are."""
+
+    network: Callable[..., Any] = DeepResistiveNetwork
+    readout: Callable[..., Any] = GaussianReadout
+
+    def facts(self) -> dict[str, str]:
+        """Name and source of each that isn't epkit's own, as they go into hashes and stores."""
+        own = Physics()
+        return {part: _identity(part, f) for part, f in self._asdict().items() if f is not getattr(own, part)}
+
+
+def _identity(part: str, made_by: Callable[..., Any]) -> str:
+    try:
+        source = inspect.getsource(made_by)
+    except (OSError, TypeError):
+        raise ValueError(
+            f"{part} = {made_by!r}: its source can't be read, and a run is named by it: define it in a file or a cell"
+        ) from None
+    return f"{made_by.__qualname__}, source sha256 {digest(source)[:12]}"
 
 
 class Images(NamedTuple):
@@ -52,7 +84,9 @@ def _loaded(name: str, train_images: int, test_images: int) -> datasets.Split:
     return datasets.load(name, train=train_images, test=test_images)
 
 
-def layer_rates(network: Network, name: str, device: str) -> list[float]:
+def layer_rates(
+    network: Network, name: str, device: str, make: Callable[..., Any] = DeepResistiveNetwork
+) -> list[float]:
     """Learning rate of each layer at eta = 1."""
     if network.rates is not None:
         return torch.tensor(network.rates).tolist()
@@ -64,6 +98,7 @@ def layer_rates(network: Network, name: str, device: str) -> list[float]:
             beta=network.beta,
             iterations=network.iterations,
             batch_size=network.batch_size,
+            network=make,
             device=device,
         ).tolist()
 
@@ -87,11 +122,12 @@ def trained(
     group: Sequence[Point],
     rates: Sequence[float],
     *,
+    physics: Physics | None = None,
     device: str = "cpu",
     checkpoint: Path,
     progress: Callable[[int], object],
 ) -> xr.Dataset:
-    """The history of a group's runs over (epoch, member[, layer]).
+    """The history of a group's runs over (epoch, member[, layer]); its attribute `maker` names code, machine, engine.
 
     Args:
         group: runs that share data set, read-outs and seed, so also batches and noise.
@@ -100,7 +136,8 @@ def trained(
         progress: called with the number of images that were done, times runs.
     """
     first, images = group[0], data(sweep, group[0].dataset)
-    net = DeepResistiveNetwork(
+    physics = physics or Physics()
+    net = physics.network(
         layer_sizes(sweep, first.dataset),
         input_gain=sweep.input_gain,
         members=len(group),
@@ -109,41 +146,66 @@ def trained(
         device=device,
     )
     state, before = _resumed(checkpoint, net)
-    started = kept = time.perf_counter()
+    started = time.perf_counter()
     seen = state.epoch * images_a_run(sweep) // sweep.epochs + state.step * sweep.batch_size
     progress(seen * len(group))
+    with _keeping(checkpoint, net, state, before, partial(_times, progress, len(group))) as after_block:
+        history = train(
+            net,
+            *images.train,
+            learning_rates=[rate * torch.tensor([p.learning_rate for p in group]) for rate in rates],
+            readout=physics.readout(torch.tensor([p.sigma for p in group]), first.samples, first.averaging),
+            seed=first.seed,
+            test=images.test,
+            validation=images.validation,
+            state=state,
+            progress=after_block,
+            **sweep.model_dump(include=TRAINING),
+        )
+    spent = before + time.perf_counter() - started
+    wall_time = np.full(len(group), spent / len(group))
+    return history.assign(wall_time=("member", wall_time)).assign_attrs(maker=store.maker(history.attrs["engine"]))
+
+
+def _times(progress: Callable[[int], object], runs: int, images: int) -> None:
+    progress(images * runs)
+
+
+@contextlib.contextmanager
+def _keeping(
+    checkpoint: Path, net: Any, state: State, before: float, progress: Callable[[int], object]
+) -> Iterator[Callable[[int], None]]:
+    """What to call after each block of steps: it keeps the state now and then, and when the process is told to stop.
+
+    A signal stops training after the block that it arrives in, when network and state agree; a second one at once.
+    """
+    started = kept = time.perf_counter()
+    told: list[signal.Signals] = []
 
     def after_block(images: int) -> None:
         nonlocal kept
-        progress(images * len(group))
-        if (now := time.perf_counter()) - kept > KEEP_EVERY:
+        progress(images)
+        if told or time.perf_counter() - kept > KEEP_EVERY:
             try:
-                _keep(checkpoint, net, state, before + now - started)
+                _keep(checkpoint, net, state, before + time.perf_counter() - started)
             except StoreError as error:  # a full disk: there may be room again when the runs are done
                 warnings.warn(f"{error}; training goes on", stacklevel=2)
             kept = time.perf_counter()
+        if told:
+            raise KeyboardInterrupt(told[0].name)
 
-    history = train(
-        net,
-        *images.train,
-        epochs=sweep.epochs,
-        batch_size=sweep.batch_size,
-        beta=sweep.beta,
-        iterations=sweep.iterations,
-        learning_rates=[rate * torch.tensor([p.learning_rate for p in group]) for rate in rates],
-        readout=GaussianReadout(torch.tensor([p.sigma for p in group]), first.samples, first.averaging),
-        seed=first.seed,
-        decay=sweep.decay,
-        bias_rate=sweep.bias_rate,
-        test=images.test,
-        validation=images.validation,
-        estimator=sweep.estimator,
-        looks=sweep.looks,
-        state=state,
-        progress=after_block,
-    )
-    spent = before + time.perf_counter() - started
-    return history.assign(wall_time=("member", np.full(len(group), spent / len(group))))
+    def tell(number: int, frame: object) -> None:
+        told.append(signal.Signals(number))
+        signal.signal(number, handlers[signal.Signals(number)])
+
+    here = threading.current_thread() is threading.main_thread()  # only there may handlers be set
+    numbers = (signal.SIGINT, signal.SIGTERM) if here else ()
+    handlers = {number: signal.signal(number, tell) for number in numbers}
+    try:
+        yield after_block
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 def untrained(sweep: Sweep, images: int) -> xr.Dataset:
@@ -174,7 +236,7 @@ def untrained(sweep: Sweep, images: int) -> xr.Dataset:
     )
 
 
-def _keep(checkpoint: Path, net: DeepResistiveNetwork, state: State, spent: float) -> None:
+def _keep(checkpoint: Path, net: Any, state: State, spent: float) -> None:
     """An unfinished group's parameters and state, in a file that takes the place of the last such."""
     parameters = {
         f"{kind}_{layer}": (("member", *(f"{kind}_{layer}_{axis}" for axis in range(p.ndim - 1))), p.cpu().numpy())
@@ -188,7 +250,7 @@ def _keep(checkpoint: Path, net: DeepResistiveNetwork, state: State, spent: floa
     store.write(history.assign(parameters | counted).assign_attrs(place), checkpoint, compress=False)
 
 
-def _resumed(checkpoint: Path, net: DeepResistiveNetwork) -> tuple[State, float]:
+def _resumed(checkpoint: Path, net: Any) -> tuple[State, float]:
     """Where an interrupted call stopped, with `net` as it was then, and the seconds it took; else the beginning."""
     if (kept := store.read_if_sound(checkpoint)) is None:
         return State(), 0.0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import date
 from itertools import pairwise
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
@@ -31,12 +30,6 @@ def _known(name: str) -> str:
     return name
 
 
-def _rising(ends: tuple[float, float]) -> tuple[float, float]:
-    if not ends[0] < ends[1]:
-        raise ValueError("a range is [low, high], low < high")
-    return ends
-
-
 def _even(width: int) -> int:
     if width % 2:
         raise ValueError("hidden widths must be even, half of a layer's diodes point each way")
@@ -54,7 +47,6 @@ Positive = Annotated[Number, Field(gt=0)]
 Share = Annotated[Number, Field(gt=0, lt=1)]
 DatasetName = Annotated[str, AfterValidator(_known)]
 FileName = Annotated[str, Field(pattern=r"^[0-9A-Za-z][0-9A-Za-z._-]{0,99}$")]  # part of one
-Range = Annotated[tuple[float, float], Strict(False), AfterValidator(_rising)]
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -254,78 +246,7 @@ class Oracles(BaseModel):
         return self
 
 
-class Setting(BaseModel):
-    """Where a claim's verdict is read: of each field given, this value alone."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-    dataset: DatasetName | None = None
-    learning_rate: Positive | None = None
-    averaging: Averaging | None = None
-    sigma: Positive | None = None
-
-
-class Claim(BaseModel):
-    """What every claim says before the data: the hypothesis, its measure, and the primary setting."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-    paper: str
-    hypothesis: str
-    measure: str
-    notebook: str
-    primary: Setting
-
-
-class LimitClaim(Claim):
-    within: Annotated[float, Field(gt=1)]
-
-
-class DatasetsClaim(Claim):
-    factor: Annotated[float, Field(gt=1)]
-
-
-class ScalingClaim(Claim):
-    exponent: float
-    inside: Range
-    collapse: Positive
-
-
-class BenefitClaim(Claim):
-    threshold: float
-
-
-class OptimumClaim(Claim):
-    inside: Range
-
-
-class EscapeClaim(Claim):
-    below: Positive
-
-
-class Deviation(BaseModel):
-    """A change made after the claims were fixed."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-    date: Annotated[date, Strict(False)]
-    change: str
-    reason: str
-
-
-class Claims(BaseModel):
-    """`params/claims.yaml`: hypotheses, measures and thresholds, fixed before the data."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-    limit: LimitClaim
-    datasets: DatasetsClaim
-    scaling: ScalingClaim
-    benefit: BenefitClaim
-    beyond_tuning: BenefitClaim
-    optimum: OptimumClaim
-    escape: EscapeClaim
-    deviations: list[Deviation]
+Experiment = Sweep | Mechanism | Oracles
 
 
 class Point(NamedTuple):
@@ -342,6 +263,14 @@ class Point(NamedTuple):
 def layer_sizes(network: Network | Oracles, name: str) -> tuple[int, ...]:
     rows, columns = INFO[name].shape
     return (rows * columns, *network.hidden, 10)
+
+
+def settings(network: Sweep | Mechanism | Oracles) -> dict[str, object]:
+    """The parameters as a store records them, with the layer sizes that they amount to."""
+    names = network.dataset if isinstance(network.dataset, list) else [network.dataset]
+    return network.model_dump(mode="json", exclude_none=True) | {
+        "sizes": {name: list(layer_sizes(network, name)) for name in names}
+    }
 
 
 def check_memory(field: str, value: object, needed: float, what: str) -> None:

@@ -128,6 +128,7 @@ def trained(
     client: Client,
     scheduler: str,
     sweep: Sweep,
+    physics: ensemble.Physics,
     groups: Mapping[str, Sequence[Point]],
     rates: Mapping[str, Sequence[float]],
     device: str,
@@ -157,7 +158,7 @@ def trained(
 
     def submit(name: str) -> None:
         group = groups[name]
-        arguments = wanted, token.absolute(), name, sweep, group, rates[group[0].dataset], device
+        arguments = wanted, token.absolute(), name, sweep, physics, group, rates[group[0].dataset], device
         jobs[client.submit(_job, *arguments, key=f"train-{name}-{uuid.uuid4().hex}", pure=False)] = name
 
     try:
@@ -282,6 +283,7 @@ def _job(
     token: Path,
     name: str,
     sweep: Sweep,
+    physics: ensemble.Physics,
     group: Sequence[Point],
     rates: Sequence[float],
     device: str,
@@ -307,6 +309,8 @@ def _job(
             worker.log_event(TOPIC, {"token": token.name, "name": name, "images": total})
             last = time.monotonic()
 
-    history = ensemble.trained(sweep, group, rates, device=device, checkpoint=checkpoint, progress=progress)
+    history = ensemble.trained(
+        sweep, group, rates, device=device, checkpoint=checkpoint, progress=progress, physics=physics
+    )
     local.unlink(missing_ok=True)
     return history

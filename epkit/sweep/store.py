@@ -12,7 +12,7 @@ import os
 import platform
 import subprocess
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 
@@ -81,23 +81,59 @@ def read(path: Path) -> xr.Dataset:
     return dataset
 
 
-def read_if_sound(path: Path, check: Callable[[xr.Dataset], object] = len) -> xr.Dataset | None:
-    """The store, or None if there is none. A damaged one is moved aside, with a warning, never used or deleted.
+def is_sealed(path: Path) -> bool:
+    """Whether a file ends as `write` ends files; nothing is said of what it holds."""
+    with contextlib.suppress(OSError), open(path, "rb") as file:
+        length = len(_seal(b""))
+        file.seek(0, os.SEEK_END)
+        file.seek(max(0, file.tell() - length))
+        return file.read().startswith(SEAL)
+    return False
 
-    So is one that `check`, which raises Damaged, does not take for a store of epkit.
+
+def read_own(path: Path) -> xr.Dataset | None:
+    """The store of epkit at `path`, None if nothing is there.
+
+    A damaged one that `write` made is moved aside, with a warning. Anything else is somebody's: StoreError, and nothing
+    is moved.
     """
     if not path.exists():
         return None
     try:
-        check(dataset := read(path))
+        parameters(dataset := read(path))
+        if not is_sealed(path):
+            raise Damaged(f"{path}: not as epkit writes stores, its last line is no seal")
         return dataset
     except Damaged as error:
-        try:
-            fate = f"moved to {set_aside(path).name}"
-        except OSError as reason:
-            fate = f"it can't be moved aside ({reason.strerror})"
-        warnings.warn(f"{error}; {fate}, its runs are computed anew", stacklevel=2)
+        if path.is_dir() or not _was_ours(path):
+            raise StoreError(f"{error}; it is left as it is: name another file, or move it") from None
+        _put_aside(path, error)
         return None
+
+
+def _was_ours(path: Path) -> bool:
+    """Whether a damaged file shows that `write` made it: HDF5's first bytes, and a seal or epkit's name after them."""
+    content = path.read_bytes()
+    return content.startswith(b"\x89HDF") and (is_sealed(path) or b"epkit " in content)
+
+
+def read_if_sound(path: Path) -> xr.Dataset | None:
+    """A file of ours, or None if there is none. A damaged one is moved aside, with a warning, never used or deleted."""
+    if not path.exists():
+        return None
+    try:
+        return read(path)
+    except Damaged as error:
+        _put_aside(path, error)
+        return None
+
+
+def _put_aside(path: Path, error: Damaged) -> None:
+    try:
+        fate = f"moved to {set_aside(path).name}"
+    except OSError as reason:
+        fate = f"it can't be moved aside ({reason.strerror})"
+    warnings.warn(f"{error}; {fate}, its runs are computed anew", stacklevel=3)
 
 
 def parameters(dataset: xr.Dataset, *needed: str) -> dict:
@@ -120,17 +156,37 @@ def place(dataset: xr.Dataset) -> str:
 
 def provenance(title: str, settings: Mapping[str, object], checksums: Mapping[str, str]) -> dict[str, str]:
     """Attributes that say what made a store: parameters and their hash, code, packages, data, machine."""
-    text = json.dumps(settings, sort_keys=True)
-    return {
+    return recorded(settings) | {
         "title": title,
         "source": f"epkit {version('epkit')}, {code_version()}",
         "references": PAPER,
-        "parameters": text,
-        "parameters_sha256": digest(text),
         "packages": json.dumps({name: version(name) for name in RECORDED} | {"python": platform.python_version()}),
         "data_sha256": json.dumps(checksums, sort_keys=True),
-        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        "machine": _machine(),
     }
+
+
+def recorded(settings: Mapping[str, object]) -> dict[str, str]:
+    """The attributes that hold an experiment's parameters."""
+    text = json.dumps(settings, sort_keys=True)
+    return {"parameters": text, "parameters_sha256": digest(text)}
+
+
+def maker(engine: str) -> str:
+    """What this process is as the maker of a run: code, machine and engine."""
+    return f"epkit {version('epkit')}, {code_version()}; {_machine()}; engine {engine}"
+
+
+def makers(dataset: xr.Dataset) -> list[str]:
+    """What made the runs of a store, which its variable `maker` numbers, or of an ensemble."""
+    if "makers" in dataset.attrs:
+        return list(json.loads(dataset.attrs["makers"]))
+    alone = f"{dataset.attrs.get('source', 'not recorded')}; {dataset.attrs.get('machine', 'not recorded')}"
+    return [dataset.attrs.get("maker", alone)]
+
+
+def _machine() -> str:
+    return f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
 
 
 def origin(dataset: xr.Dataset) -> pd.DataFrame:

@@ -1,0 +1,120 @@
+"""What the study tests, registered before the data in `params/claims.yaml`: hypotheses, settings, thresholds."""
+
+import math
+from collections.abc import Hashable, Mapping
+from datetime import date
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict
+
+from ..ep.readout import Averaging
+from ..sweep.inputs import parameter_file
+from ..sweep.parameters import DatasetName, Positive, Share, validated
+
+FIXED = Path(__file__).with_name("claims.yaml")  # a link to params/claims.yaml, which an installed epkit has with it
+
+
+def _rising(ends: tuple[float, float]) -> tuple[float, float]:
+    if not ends[0] < ends[1]:
+        raise ValueError("a range is [low, high], low < high")
+    return ends
+
+
+Range = Annotated[tuple[float, float], Strict(False), AfterValidator(_rising)]
+
+
+class Registered(BaseModel):
+    """A part of the file, in which a misspelt name is a fault."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Setting(Registered):
+    """Where a claim's verdict is read: of each field given, this value alone."""
+
+    dataset: DatasetName | None = None
+    learning_rate: Positive | None = None
+    averaging: Averaging | None = None
+    sigma: Positive | None = None  # V
+
+    def includes(self, point: Mapping[Hashable, Any]) -> bool:
+        """Whether a point of a grid has the values given here; numbers to 1e-6, for grids are computed."""
+        return all(
+            math.isclose(point[name], value, rel_tol=1e-6) if isinstance(value, float) else point[name] == value
+            for name, value in self.model_dump(exclude_none=True).items()
+            if name in point
+        )
+
+
+class Claim(Registered):
+    """What every claim says before the data: the hypothesis, its measure, and the primary setting."""
+
+    paper: str
+    hypothesis: str
+    measure: str
+    notebook: str
+    primary: Setting
+
+
+class ToleranceClaim(Claim):
+    within: Positive
+
+
+class LimitClaim(Claim):
+    within: Annotated[float, Field(gt=1)]
+
+
+class DatasetsClaim(Claim):
+    factor: Annotated[float, Field(gt=1)]
+
+
+class ScalingClaim(Claim):
+    exponent: float
+    inside: Range
+    collapse: Positive
+
+
+class BenefitClaim(Claim):
+    threshold: float
+
+
+class OptimumClaim(Claim):
+    inside: Range
+
+
+class EscapeClaim(Claim):
+    below: Positive
+
+
+class Deviation(Registered):
+    """A change made after the claims were fixed."""
+
+    date: Annotated[date, Strict(False)]
+    change: str
+    reason: str
+
+
+class Claims(Registered):
+    """`params/claims.yaml`: hypotheses, measures and thresholds, fixed before the data."""
+
+    learns: Share
+    limit: LimitClaim
+    datasets: DatasetsClaim
+    scaling: ScalingClaim
+    benefit: BenefitClaim
+    beyond_tuning: BenefitClaim
+    optimum: OptimumClaim
+    escape: EscapeClaim
+    gradient: ToleranceClaim
+    published: ToleranceClaim
+    exactness: ToleranceClaim
+    deviations: list[Deviation]
+
+
+@cache
+def registered_claims() -> Claims:
+    """Hypotheses, primary settings and thresholds of `params/claims.yaml`; ParameterError for what is wrong in it."""
+    place = "params/claims.yaml"
+    return validated(Claims, parameter_file(FIXED, place), place)
