@@ -203,17 +203,22 @@ def origin(dataset: xr.Dataset) -> pd.DataFrame:
 
 
 def code_version() -> str:
-    """Commit of the checkout, marked when epkit's files differ from it, and the hash of epkit's own source."""
+    """Commit of the checkout, marked when epkit's files differ from it, and the hash of epkit's own source.
+
+    A repository around an unpacked archive or an environment, or one whose hook set GIT_DIR, is not the checkout's.
+    """
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
 
     def git(*arguments: str) -> str:
-        done = subprocess.run(["git", "-C", CHECKOUT, *arguments], capture_output=True, text=True, check=True)
-        return done.stdout.strip()
+        command = ["git", "-C", str(CHECKOUT), *arguments]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.strip()
 
-    try:
-        changed = "+changes" if git("status", "--porcelain", "--", "epkit") else ""
-        return f"commit {git('rev-parse', '--short=12', 'HEAD')}{changed}, source sha256 {source_hash()[:12]}"
-    except (OSError, subprocess.CalledProcessError):
-        return f"no commit known, source sha256 {source_hash()[:12]}"
+    commit = "no commit known"
+    with contextlib.suppress(OSError, subprocess.CalledProcessError):
+        if Path(git("rev-parse", "--show-toplevel")) == CHECKOUT:
+            changed = "+changes" if git("status", "--porcelain", "--", "epkit") else ""
+            commit = f"commit {git('rev-parse', '--short=12', 'HEAD')}{changed}"
+    return f"{commit}, source sha256 {source_hash()[:12]}"
 
 
 def source_hash() -> str:
