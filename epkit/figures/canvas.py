@@ -38,7 +38,7 @@ BAND = "dashed line, grey band: limit σ$_c$, geometric mean and 95 % t interval
 DOTS: dict[str, Any] = {"alpha": 0.5, "ms": 4, "mew": 0}
 READS = ("averaging", "samples")  # dims of which a figure shows one value
 PERCENT = PercentFormatter(xmax=1, symbol="", decimals=0)
-DIGITS = 17  # of what was fitted, see `steady`
+DIGITS = 4  # of what was fitted, see `steady`
 
 
 _rounded = np.vectorize(lambda value: float(f"{value:.{DIGITS}g}"), otypes=[float])
