@@ -390,7 +390,7 @@ def test_read_only_results(small_disk, tmp_path, counted):
     counted("read-only results, a notebook opened by hand", "draws, and warns that it saves nothing")
     started_at = time.monotonic()
     with pytest.raises(store.StoreError, match=r"cannot be written \(Read-only file system\)"):
-        epkit.run(SMALL, path)
+        epkit.run(PARAMETERS | {"seeds": 3}, path)
     assert ended(started(faulty.make_figures, tmp_path / "study", disk / "others", said)) == 1
     assert f"{disk / 'others' / 'mine'} is read-only" in said.read_text()
     assert "Traceback" not in said.read_text()

@@ -19,7 +19,7 @@ from pathlib import Path
 import pandas as pd
 import xarray as xr
 
-from ..files import CHECKOUT, StoreError, digest, replacing, set_aside
+from ..files import CHECKOUT, StoreError, digest, environment_folder, replacing, set_aside
 from ..messages import short
 
 PAPER = "Peters and Talatchian, Harnessing uncertainty when learning through Equilibrium Propagation, arXiv:2503.22810"
@@ -33,7 +33,7 @@ class Damaged(StoreError):
 
 def results(profile: str) -> Path:
     """Folder of a profile's stores and figures: results/<profile> of the checkout, or under EPKIT_RESULTS."""
-    return Path(os.environ.get("EPKIT_RESULTS", CHECKOUT / "results")) / profile
+    return (environment_folder("EPKIT_RESULTS") or CHECKOUT / "results") / profile
 
 
 def write(dataset: xr.Dataset, path: Path, *, compress: bool = True) -> None:
