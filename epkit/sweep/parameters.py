@@ -59,7 +59,7 @@ class Network(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    hidden: list[Width] = [128, 128, 128]
+    hidden: Annotated[list[Width], Field(min_length=1)] = [128, 128, 128]
     input_gain: Positive = 1100.0  # A, volts per unit of pixel
     beta: Positive = 0.7  # nudging conductance
     iterations: Count = 6  # of each phase
