@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 
@@ -34,3 +34,13 @@ def shown(value: object) -> str:
         return short(reprlib.repr(value), 80)
     except ValueError:  # Python writes no integer of more than 4300 digits
         return f"{type(value).__name__} of very many digits"
+
+
+def markdown(columns: Sequence[str], rows: Iterable[Sequence[object]], align: str = "") -> str:
+    """A table in Markdown, a line a row; `align` has an r for each column of numbers, and an l for each other one.
+
+    Unlike pandas' `to_markdown` it pads no cell, so that one number that changes is one line of a diff.
+    """
+    rule = ["---:" if letter == "r" else "---" for letter in align.ljust(len(columns))]
+    cells = [[str(cell).replace("|", r"\|") for cell in row] for row in rows]
+    return "".join(f"| {' | '.join(row)} |\n" for row in [columns, rule, *cells])
