@@ -168,11 +168,10 @@ def table(ds: xr.Dataset) -> str:
     for members in ds.members.values:
         split = ds.sel(members=members)
         spans = [_time(float(split.makespan.sel(workers_are=never, workers=w))) for w in SHOWN]
-        splits.append(
-            [members, int(split.jobs), f"{speed.DEEP.batch * members / float(split.step):,.0f}"]
-            + [_time(float(split.longest.sel(workers_are=never))), f"{split.memory / 1e9:.2f} GB"]
-            + [f"{split.state / 1e6:.0f} MB in {split.keeping:.1f} s", *spans]
-        )
+        rate = f"{speed.DEEP.batch * members / float(split.step):,.0f}"
+        job, memory = _time(float(split.longest.sel(workers_are=never))), f"{split.memory / 1e9:.2f} GB"
+        state = f"{split.state / 1e6:.0f} MB in {split.keeping:.1f} s"
+        splits.append([members, int(split.jobs), rate, job, memory, state, *spans])
     for w in SHOWN:
         split = chosen.sel(workers=w)
         ways = [_time(float(best(ds, way).makespan.sel(workers=w))) for way in (kept, anew)]

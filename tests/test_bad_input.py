@@ -5,9 +5,7 @@ The corpus holds files broken in one way each; hypothesis breaks valid ones in m
 
 import itertools
 import json
-import os
 import re
-import subprocess
 import warnings
 from decimal import Decimal
 from pathlib import Path
@@ -24,6 +22,7 @@ import xarray as xr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_experiments import TINY
+from test_make import make
 
 import epkit
 from epkit import __main__ as execute
@@ -562,22 +561,36 @@ def test_nothing_unpickles_or_evaluates():
 # Misspelt names.
 
 
+def test_papermill_with_a_misspelt_parameter_fails_with_the_nearest_name(tmp_path, monkeypatch, counted):
+    monkeypatch.setenv("EPKIT_RESULTS", str(tmp_path / "results"))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    source = ROOT / "notebooks" / "02_critical_limit.ipynb"
+    with pytest.raises(papermill.PapermillExecutionError) as caught:
+        papermill.execute_notebook(
+            source, tmp_path / "out.ipynb", {"sgima": 0.1}, kernel_name="python3", progress_bar=False
+        )
+    assert str(caught.value).rstrip().splitlines()[-2:] == [
+        'Exception encountered at "In [3]":',
+        "ParameterError: parameters: sgima: no such parameter; did you mean sigma?",
+    ]
+    assert [path.name for path in tmp_path.iterdir()] == ["out.ipynb"]
+    counted("misspelt: papermill", "refused")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["PROFIL=quick"], "PROFIL: no such variable; did you mean PROFILE?"),
-        (["SCHEDULR=dask"], "SCHEDULR: no such variable; did you mean SCHEDULER?"),
-        (["profile=quick"], "profile: no such variable; did you mean PROFILE?"),
-        (["XYZ=a b", "PROFILE=smoke"], "XYZ: no such variable; there are VENV PROFILE"),
-        (["PROFIL=1", "PYTHON=/nonexistent"], "PROFIL: no such variable; there are VENV PROFILE"),
+        (["PROFIL=quick"], "PROFIL: no such variable; there are VENV PROFILE SETS"),
+        (["profile=quick"], "profile: no such variable; there are VENV PROFILE"),
+        (["XYZ=a b", "PROFILE=smoke", "PYTHON=/nonexistent"], "XYZ: no such variable; there are VENV PROFILE"),
         (["PROFILE=smoke", "VENV=venv", "PYTHON=python3", "SETS=digits", "EPKIT_OFFLINE=1", "CXX=c++"], None),
+        (["BENCH=--quick", "SCHEDULE=--quick", "SCHEDULER=tcp://here"], None),
     ],
 )
-def test_make_refuses_variables_that_it_does_not_know(counted, arguments, message):
-    environment = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MAKELEVEL", "MAKEOVERRIDES")}
-    done = subprocess.run(
-        ["make", "help", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
-    )
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_variables_that_it_does_not_know_are_refused(counted, tmp_path, elsewhere, arguments, message):
+    place = ["-f", str(ROOT / "Makefile")] if elsewhere else []
+    done = make(*place, "help", *arguments, folder=tmp_path if elsewhere else ROOT)
     assert (done.returncode == 0) == (message is None)
     assert message is None or message in done.stderr
     counted("misspelt: make", "accepted" if message is None else "refused")

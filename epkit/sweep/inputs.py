@@ -111,7 +111,7 @@ def profile_settings(profile: str, name: str, model: type[BaseModel]) -> tuple[d
     """What a profile sets for a notebook, and the name of the file or files it comes from, for messages.
 
     That is params/<profile>/<name>.yaml upon those entries of the profile's base.yaml that `model` has a field for.
-    ParameterError if the notebook's file is missing, or a file isn't readable, or base.yaml has a name of no model's.
+    ParameterError if the notebook's file is missing, or a file isn't readable or has a name that no parameter has.
     """
     folder = profile_folder(profile)
     path, place, base_place = folder / f"{name}.yaml", f"params/{profile}/{name}.yaml", f"params/{profile}/{BASE}"
@@ -119,12 +119,12 @@ def profile_settings(profile: str, name: str, model: type[BaseModel]) -> tuple[d
         names = sorted(file.stem for file in folder.glob("*.yaml") if file.name != BASE)
         raise ParameterError(f"{place}: no such file; {hint(name, names)}")
     own = parameter_file(path, place)
+    _refuse_unknown(own, list(model.model_fields), place)
     if not (folder / BASE).exists():
         return own, place
     base = parameter_file(folder / BASE, base_place)
     fields = dict.fromkeys(field for experiment in EXPERIMENTS.values() for field in experiment.model_fields)
-    if unknown := [key for key in base if key not in fields]:
-        raise ParameterError("\n".join(_no_such_parameter(base_place, key, fields) for key in unknown))
+    _refuse_unknown(base, list(fields), base_place)
     return {key: value for key, value in base.items() if key in model.model_fields} | own, f"{place} on {BASE}"
 
 
@@ -156,7 +156,7 @@ def experiment(path: Path) -> type[BaseModel]:
             f"{place}: its parameters cell must have one tag beside `parameters`, has {shown(tags)}; allowed: {allowed}"
         )
     model = EXPERIMENTS[tags[0]]
-    _refuse_unknown(names, model, place)
+    _refuse_unknown(names, [*model.model_fields, *HOW], place)
     return model
 
 
@@ -193,7 +193,7 @@ def notebook(name: str, variables: Mapping[str, Any]) -> tuple[dict[str, Any], P
     """
     model = experiment(NOTEBOOKS / f"{name}.ipynb")
     names = _assigned(variables["In"]) if "In" in variables else list(variables)
-    _refuse_unknown(names, model, "parameters")
+    _refuse_unknown(names, [*model.model_fields, *HOW], "parameters")
     profile = variables.get("profile")
     if not isinstance(profile, str):
         raise ParameterError(f"profile = {shown(profile)}: must be the name of a folder of params/")
@@ -255,11 +255,8 @@ def _with_numbers(value: Any) -> Any:
     return value
 
 
-def _refuse_unknown(names: Iterable[str], model: type[BaseModel], place: str) -> None:
-    fields = [*model.model_fields, *HOW]
-    if unknown := [name for name in names if name not in fields]:
-        raise ParameterError("\n".join(_no_such_parameter(place, name, fields) for name in unknown))
-
-
-def _no_such_parameter(place: str, name: object, known: Iterable[str]) -> str:
-    return f"{place}: {short(name, 60)}: no such parameter; {hint(name, known)}"
+def _refuse_unknown(names: Iterable[str], known: list[str], place: str) -> None:
+    """ParameterError with a line for each name that isn't known."""
+    if unknown := [name for name in names if name not in known]:
+        lines = [f"{place}: {short(name, 60)}: no such parameter; {hint(name, known)}" for name in unknown]
+        raise ParameterError("\n".join(lines))

@@ -10,6 +10,7 @@ import json
 import os
 import platform
 import subprocess
+import tomllib
 import warnings
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
@@ -122,7 +123,7 @@ def provenance(title: str, settings: Mapping[str, object], checksums: Mapping[st
     text = json.dumps(settings, sort_keys=True)
     return {
         "title": title,
-        "source": f"epkit {version('epkit')}, {code_version()}",
+        "source": f"epkit {_version()}, {code_version()}",
         "references": PAPER,
         "parameters": text,
         "parameters_sha256": digest(text),
@@ -143,6 +144,14 @@ def origin(dataset: xr.Dataset) -> pd.DataFrame:
         planned = f" of {dataset.run.size}" if done < dataset.run.size else ""
         facts["runs"] = f"{done}{planned}, {minutes:.1f} minutes of computing in all"
     return pd.DataFrame({"": facts})
+
+
+def _version() -> str:
+    """Of the checkout, which need not be installed, or of the package."""
+    project = CHECKOUT / "pyproject.toml"
+    if not project.exists():
+        return version("epkit")
+    return tomllib.loads(project.read_text(encoding="utf-8"))["project"]["version"]
 
 
 def code_version() -> str:
