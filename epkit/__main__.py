@@ -47,7 +47,7 @@ BESIDE = (
     "The same measures and thresholds on networks of the paper's own size (notebook 09), after the steps that each\n"
     "row names. They were fixed for smaller networks, so these rows are a hint."
 )
-SHOWN = "study"  # the profile whose verdicts README shows
+README_PROFILE = "study"  # whose verdicts README shows
 COMMITTED = ("quick", "study", "paper")  # profiles whose stores are
 README, MARKS = (
     CHECKOUT / "README.md",
@@ -82,7 +82,7 @@ def commands() -> None:
     """What `make figures`, `make notebooks` and `make data` call."""
 
 
-@commands.command("figures")
+@commands.command("figures", short_help="Compute and draw a profile.")
 @click.option("--profile", default="quick", show_default=True, help="A folder of params/.")
 @click.option("--fallback", metavar="PROFILE", help="Profile to take instead where the data sets can't be had.")
 @click.option(
@@ -94,17 +94,21 @@ def _figures(profile: str, fallback: str | None, scheduler: str | None, fresh: b
     return figures(profile, fallback, fresh, scheduler)
 
 
-@commands.command("notebooks")
+@commands.command("notebooks", short_help="Renew the committed notebooks.")
 def _notebooks() -> None:
     """Re-execute the committed notebooks in place, and renew README's results and the stores' checksums."""
     for path in sorted(NOTEBOOKS.glob("*.ipynb")):
         execute(path, path, {})
         print(f"executed {path.relative_to(CHECKOUT)}")
-    README.write_text(renewed(README, MARKS, results_table(SHOWN)), encoding="utf-8")
+    README.write_text(renewed(README, MARKS, results_table(README_PROFILE)), encoding="utf-8")
     (store.results("") / "SHA256SUMS").write_text(manifest(), encoding="utf-8")
 
 
-@commands.command("data", help=f"Fetch and verify data sets: {', '.join(data.INFO)}. Default: all but kmnist.")
+@commands.command(
+    "data",
+    short_help="Fetch and verify data sets.",
+    help=f"Fetch and verify data sets: {', '.join(data.INFO)}. Default: all but kmnist.",
+)
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @click.option("--check", is_flag=True, help="Only look what is there: nothing is fetched.")
 def _data(names: tuple[str, ...], check: bool) -> int:
@@ -273,21 +277,23 @@ def _executed(
         return _executed(source, target, parameters, None, again=False)
 
 
-def summary(profile: str, found: pd.DataFrame, note: str, seconds: float) -> str:
+def summary(profile: str, table: pd.DataFrame, note: str, seconds: float) -> str:
     """One screen: each claim's verdict with its numbers, and where figures and stores lie."""
     folder = store.results(profile)
     lines = [
         f"\n{note}Profile {profile}, {seconds / 60:.1f} min. Verdicts, computed from the stores (95 % intervals):\n"
     ]
-    for claim, rows in found.groupby("claim", sort=False):
-        shown, rest = primary_rows(rows)
+    for claim, rows in table.groupby("claim", sort=False):
+        primary, rest = primary_rows(rows)
         lines.append(f"  {claim}  (notebook {rows.notebook.iloc[0][:2]})")
         lines += [
             f"    {row.verdict:<13}{row.value:9.3g}  [{row.low:.3g}, {row.high:.3g}]  n={row.n}  {row.measure}"
-            for row in shown.itertuples()
+            for row in primary.itertuples()
         ]
         lines += [f"    {rest}"] * bool(rest)
-    lines.append(f"\nFigures: {_shown(folder / 'figures')}   stores and executed notebooks: {_shown(folder)}")
+    lines.append(
+        f"\nFigures: {_within_checkout(folder / 'figures')}   stores and executed notebooks: {_within_checkout(folder)}"
+    )
     return "\n".join(lines)
 
 
@@ -367,7 +373,7 @@ def _executed_from(path: Path) -> str | None:
         return None
 
 
-def _shown(path: Path) -> str:
+def _within_checkout(path: Path) -> str:
     return str(path.relative_to(CHECKOUT) if path.is_relative_to(CHECKOUT) else path)
 
 

@@ -15,11 +15,11 @@ class ParameterError(ValueError):
         return [f"{type(self).__name__}: {self}"]
 
 
-def hint(name: object, known: Iterable[str]) -> str:
+def hint(name: object, names: Iterable[str]) -> str:
     """The nearest right name, or all that there are."""
-    known = list(known)
-    near = get_close_matches(str(name), known, 1)
-    return f"did you mean {near[0]}?" if near else f"there are {short(', '.join(known))}"
+    names = list(names)
+    near = get_close_matches(str(name), names, 1)
+    return f"did you mean {near[0]}?" if near else f"there are {short(', '.join(names))}"
 
 
 def short(text: object, most: int = 160) -> str:

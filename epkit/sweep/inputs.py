@@ -255,8 +255,8 @@ def _with_numbers(value: Any) -> Any:
     return value
 
 
-def _refuse_unknown(names: Iterable[str], known: list[str], place: str) -> None:
-    """ParameterError with a line for each name that isn't known."""
-    if unknown := [name for name in names if name not in known]:
-        lines = [f"{place}: {short(name, 60)}: no such parameter; {hint(name, known)}" for name in unknown]
+def _refuse_unknown(names: Iterable[str], allowed: list[str], place: str) -> None:
+    """ParameterError with a line for each name that is none of those allowed."""
+    if unknown := [name for name in names if name not in allowed]:
+        lines = [f"{place}: {short(name, 60)}: no such parameter; {hint(name, allowed)}" for name in unknown]
         raise ParameterError("\n".join(lines))
