@@ -9,7 +9,7 @@ from .files import StoreError
 from .messages import ParameterError
 from .reference.exactness import measure_exactness
 from .reference.mechanism import examine_network
-from .sweep.inputs import refuse_misspelt
+from .sweep.inputs import notebook
 from .sweep.runs import finished_runs, run, run_several, untrained
 from .sweep.store import origin, results
 
@@ -26,8 +26,8 @@ __all__ = [
     "finished_runs",
     "gradient",
     "measure_exactness",
+    "notebook",
     "origin",
-    "refuse_misspelt",
     "results",
     "run",
     "run_several",

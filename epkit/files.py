@@ -83,3 +83,10 @@ def set_aside(path: Path, why: str = "damaged") -> Path:
 def digest(text: str) -> str:
     """SHA-256 of a text, in hexadecimal."""
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def renewed(path: Path, marks: tuple[str, str], text: str) -> str:
+    """The content of a text file with other lines, `text`, between its two marks; ValueError if a mark is missing."""
+    before, rest = path.read_text(encoding="utf-8").split(marks[0])
+    _, after = rest.split(marks[1])
+    return f"{before}{marks[0]}\n{text}{marks[1]}{after}"

@@ -114,8 +114,9 @@ def test_a_cluster_gives_the_numbers_of_this_machine(dask, tmp_path, capfd):
 
 def test_make_figures_trains_on_the_cluster_that_it_is_given(dask, tmp_path, monkeypatch, capfd):
     (tmp_path / "params" / "smoke").mkdir(parents=True)
-    shutil.copy(ROOT / "params" / "smoke" / "02_critical_limit.yaml", tmp_path / "params" / "smoke")
-    monkeypatch.setattr(execute, "PARAMS", tmp_path / "params")
+    for name in ("base.yaml", "02_critical_limit.yaml"):
+        shutil.copy(ROOT / "params" / "smoke" / name, tmp_path / "params" / "smoke")
+    monkeypatch.setenv("EPKIT_PARAMS", str(tmp_path / "params"))
     monkeypatch.setenv("EPKIT_RESULTS", str(tmp_path / "results"))
     assert execute.main(["figures", "--profile", "smoke", "--scheduler", dask.address]) == 0
     shown = capfd.readouterr()

@@ -11,6 +11,7 @@ import json
 import os
 import platform
 import subprocess
+import tomllib
 import warnings
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -158,7 +159,7 @@ def provenance(title: str, settings: Mapping[str, object], checksums: Mapping[st
     """Attributes that say what made a store: parameters and their hash, code, packages, data, machine."""
     return recorded(settings) | {
         "title": title,
-        "source": f"epkit {version('epkit')}, {code_version()}",
+        "source": f"epkit {_version()}, {code_version()}",
         "references": PAPER,
         "packages": json.dumps({name: version(name) for name in RECORDED} | {"python": platform.python_version()}),
         "data_sha256": json.dumps(checksums, sort_keys=True),
@@ -200,6 +201,14 @@ def origin(dataset: xr.Dataset) -> pd.DataFrame:
         planned = f" of {dataset.run.size}" if done < dataset.run.size else ""
         facts["runs"] = f"{done}{planned}, {minutes:.1f} minutes of computing in all"
     return pd.DataFrame({"": facts})
+
+
+def _version() -> str:
+    """Of the checkout, which need not be installed, or of the package."""
+    project = CHECKOUT / "pyproject.toml"
+    if not project.exists():
+        return version("epkit")
+    return tomllib.loads(project.read_text(encoding="utf-8"))["project"]["version"]
 
 
 def code_version() -> str:
