@@ -1,5 +1,6 @@
 """Equilibrium Propagation under uncertainty: networks, learning, read-out noise, and the study built on them."""
 
+from .data import add as add_data
 from .ep.learning import gradient
 from .ep.networks import DeepResistiveNetwork, Network
 from .ep.probe import evaluate
@@ -21,6 +22,7 @@ __all__ = [
     "Readout",
     "State",
     "StoreError",
+    "add_data",
     "evaluate",
     "examine_network",
     "finished_runs",

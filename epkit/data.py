@@ -43,6 +43,7 @@ class Info(NamedTuple):
     n_test: int
     source: str | None = None  # torchvision's class and folder; None: inside scikit-learn's wheel
     files: Mapping[str, str] = {}  # decompressed IDX file -> "algorithm:checksum"
+    own: "Split | None" = None  # arrays that somebody has added
 
 
 class DataUnavailable(RuntimeError):
@@ -103,6 +104,8 @@ def load(name: str, *, train: int | None = None, test: int | None = None, dtype:
     for part, number, most in (("train", train, info.n_train), ("test", test, info.n_test)):
         if number is not None and not 1 <= number <= most:
             raise ValueError(f"{name}: {part}={number} images; allowed are 1 to {most}, or None for all")
+    if own := info.own:
+        return Split(own.x_train[:train].to(dtype), own.y_train[:train], own.x_test[:test].to(dtype), own.y_test[:test])
     fetch(name)
     test_set = _read(info, "t10k")
     train_set = _read(info, "train") if "train-images-idx3-ubyte" in info.files else test_set
@@ -113,6 +116,38 @@ def load(name: str, *, train: int | None = None, test: int | None = None, dtype:
     x_test, y_test = (values[test_order[:test]] for values in test_set)
     white = 255 if info.source else 16
     return Split(x_train.to(dtype) / white, y_train, x_test.to(dtype) / white, y_test)
+
+
+def add(
+    name: str,
+    train: tuple[Float[Tensor, "n n_0"], Int64[Tensor, " n"]],
+    test: tuple[Float[Tensor, "m n_0"], Int64[Tensor, " m"]],
+    *,
+    shape: tuple[int, int] | None = None,
+    title: str | None = None,
+) -> None:
+    """Make pairs of images and class numbers from 0 to 9 a data set that `epkit.run` takes by this name.
+
+    Images, best between 0 and 1, keep their order; their content enters the hash of each run. `shape`: rows and columns
+    of an image, for figures. Lasts as long as the process; a Dask worker has no such set, and is refused.
+
+    Raises:
+        ValueError: for the name of a data set of epkit's, and for arrays that don't fit one another.
+    """
+    pairs = [(torch.as_tensor(x), torch.as_tensor(y)) for x, y in (train, test)]
+    for part, (x, y) in zip(("train", "test"), pairs, strict=True):
+        if x.ndim != 2 or y.shape != (len(x),) or not len(x) or x.shape[1] != pairs[0][0].shape[1]:
+            raise ValueError(f"{part}: images {tuple(x.shape)}, classes {tuple(y.shape)}: must be (n, n_0) and (n,)")
+        if y.is_floating_point() or not 0 <= int(y.min()) <= int(y.max()) <= 9 or not bool(x.isfinite().all()):
+            raise ValueError(f"{part}: class numbers must be integers from 0 to 9, pixels finite numbers")
+    (x, y), (x_test, y_test) = pairs
+    shape = shape or (1, x.shape[1])
+    if shape[0] * shape[1] != x.shape[1]:
+        raise ValueError(f"shape = {shape}: an image has {x.shape[1]} pixels")
+    own = Split(x.float(), y.long(), x_test.float(), y_test.long())
+    if name in INFO and not INFO[name].own:
+        raise ValueError(f"name = {name!r}: is a data set of epkit's; choose another name")
+    INFO[name] = Info(title or name, shape, len(x), len(x_test), own=own)
 
 
 def fetch(name: str) -> dict[str, str]:
@@ -141,7 +176,9 @@ def checksum(name: str) -> str:
     total = hashlib.sha256(f"order {ORDER_SEED}, split {info.n_train}/{info.n_test}\n".encode())
     for file, digest in sorted(info.files.items()):
         total.update(f"{file} {digest}\n".encode())
-    if info.source is None:
+    if info.own:
+        total.update(b"".join(values.contiguous().numpy().tobytes() for values in info.own))
+    elif info.source is None:
         total.update(b"".join(values.tobytes() for values in _digits()))
     return total.hexdigest()
 

@@ -7,7 +7,6 @@ numbers, all of which YAML 1.1, PyYAML's own dialect, reads otherwise.
 from __future__ import annotations
 
 import ast
-import os
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,7 +16,7 @@ from typing import Any, Literal, get_origin
 import yaml
 from pydantic import BaseModel
 
-from ..files import CHECKOUT
+from ..files import CHECKOUT, environment_folder
 from ..messages import ParameterError, hint, short, shown
 from .parameters import Checked, Comparison, Mechanism, Oracles, Published, Summary, Sweep, validated
 from .store import results
@@ -100,7 +99,7 @@ def _yaml(text: str, place: str) -> Any:
 
 def profile_folder(profile: str) -> Path:
     """params/<profile> of the checkout, or under EPKIT_PARAMS; ParameterError if there is no such profile."""
-    folder = Path(os.environ.get("EPKIT_PARAMS") or CHECKOUT / "params")
+    folder = environment_folder("EPKIT_PARAMS") or CHECKOUT / "params"
     profiles = sorted(path.name for path in folder.iterdir() if path.is_dir())
     if profile not in profiles:
         raise ParameterError(f"profile = {shown(profile)}: no such profile; {hint(profile, profiles)}")
