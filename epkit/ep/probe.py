@@ -145,7 +145,6 @@ def relative_rates(
     taken, and every seed of a sweep trains with the same rates. Options: input_gain, iterations, references (8),
     network (DeepResistiveNetwork), device. Raises ValueError where the gradient vanishes or isn't finite.
     """
-    batch_size = checks.count("batch_size", batch_size, most=max(1, len(checks.tensor("x", x))))
     rates = _calibrated(sizes, x, y, torch.float32, beta, batch_size, batches, **options)
     # Where float32 can't tell what so small a nudge moves, float64 can.
     coarse, fine = (_calibrated(sizes, x, y, t, beta, batch_size, 1, **options) for t in (torch.float32, torch.float64))
@@ -178,6 +177,7 @@ def _calibrated(
     seeds = list(range(checks.count("references", references)))
     net = network(sizes, input_gain=input_gain, members=references, seed=seeds, dtype=dtype, device=device)
     x, y = checks.labelled(net, (x, y))
+    checks.count("batch_size", batch_size, most=len(x))
     target = one_hot(y, net.sizes[-1]).to(net.biases[0])
     power, count = torch.zeros(len(net.weights), references), min(batches, -(-len(x) // batch_size))
     for images, goals in list(zip(x.split(batch_size), target.split(batch_size), strict=True))[:count]:
