@@ -4,6 +4,7 @@ import ast
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -306,3 +307,15 @@ def test_a_misspelt_variable_is_one_line(monkeypatch, capsys):
         assert execute.main([command]) == 1
         line = "EPKIT_OFLINE: no such environment variable; did you mean EPKIT_OFFLINE?\n"
         assert capsys.readouterr() == ("", line)
+
+
+def test_the_first_lines_of_readme_print_what_they_promise(tmp_path):
+    source = execute.README.read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", source], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    lines = re.findall(r"noise of (\S+) V: test error (\S+)%", done.stdout)
+    assert [sigma for sigma, _ in lines] == ["0.0", "0.1"]
+    assert float(lines[0][1]) < 30 < float(lines[1][1])
