@@ -306,7 +306,7 @@ def test_runs_of_neighbours_are_named_keep_their_maker_and_come_from_sealed_file
     counted.clear()
     second = epkit.run(TINY, tmp_path / "second.nc")
     assert not counted
-    assert f"second.nc: {first['run'].size} runs taken from first.nc" in capsys.readouterr().err
+    assert f"second.nc: {first['run'].size} runs taken from {tmp_path.name}/first.nc" in capsys.readouterr().err
     assert store.makers(second) == ["somebody else's machine"]
     content = (tmp_path / "first.nc").read_bytes()
     (tmp_path / "first.nc").write_bytes(content[: -len(store._seal(b""))])  # readable, but nobody vouches for it
@@ -329,3 +329,12 @@ def test_a_signal_stops_after_the_block_and_keeps_it(tmp_path):
     (checkpoint,) = parts.glob("*.checkpoint")
     kept = store.read(checkpoint)
     assert int(kept.finished_epochs) > 0
+
+
+def test_a_readers_own_sweep_takes_the_runs_that_the_profile_has(tmp_path, monkeypatch, counted):
+    monkeypatch.setenv("EPKIT_RESULTS", str(tmp_path))
+    epkit.run(TINY, epkit.results("smoke") / "02.nc")
+    counted.clear()
+    mine = epkit.run(TINY | {"seeds": 1}, epkit.results("mine") / "smoke" / "02.nc")
+    assert not counted
+    assert mine.test_error.notnull().all()

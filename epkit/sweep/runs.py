@@ -176,12 +176,18 @@ def _finished(path: Path, wanted: set[str]) -> dict[str, xr.Dataset]:
     sources += [part for part in map(store.read_if_sound, path.with_suffix(".parts").glob("*.nc")) if part is not None]
     for ds in sources:
         runs |= {name: run for name, run in grid.split(ds).items() if name in wanted}
-    for neighbour in sorted(path.parent.glob("*.nc")):
+    folders = [path.parent]
+    if path.parent.parent == store.results("mine"):  # a reader's own, changed from a profile's: that one's, too
+        folders.append(store.results(path.parent.name))
+    for neighbour in [file for folder in folders for file in sorted(folder.glob("*.nc"))]:
         if wanted - set(runs) and neighbour != path and store.is_sealed(neighbour):
             with contextlib.suppress(StoreError):
                 new = {n: run for n, run in grid.split(store.read(neighbour)).items() if n in wanted and n not in runs}
                 if new:
-                    print(f"{path.name}: {len(new)} runs taken from {neighbour.name}", file=sys.stderr)
+                    print(
+                        f"{path.name}: {len(new)} runs taken from {neighbour.parent.name}/{neighbour.name}",
+                        file=sys.stderr,
+                    )
                 runs |= new
     return runs
 
