@@ -31,6 +31,7 @@ from .messages import ParameterError, hint, short
 from .reference.exactness import stored
 from .study.registration import FIXED
 from .study.report import primary_rows, verdict_table, verdicts, verdicts_at_published_size
+from .study.tables import in_a_line, in_words
 from .sweep import pool, store
 from .sweep.inputs import Parser, parameter_file, parameters_cell
 from .sweep.parameters import Checked, Comparison, Mechanism, Oracles, Published, Sweep, validated
@@ -275,8 +276,8 @@ def summary(profile: str, found: pd.DataFrame, note: str, seconds: float) -> str
         shown, rest = primary_rows(rows)
         lines.append(f"  {claim}  (notebook {rows.notebook.iloc[0][:2]})")
         lines += [
-            f"    {row.verdict:<13}{row.value:9.3g}  [{row.low:.3g}, {row.high:.3g}]  n={row.n}  {row.measure}"
-            for row in shown.itertuples()
+            f"    {row.verdict:<13}{row.value:9.3g}  [{row.low:.3g}, {row.high:.3g}]  n={row.n}  {in_a_line(words)}"
+            for row, words in zip(shown.itertuples(), in_words(shown).to_dict("records"), strict=True)
         ]
         lines += [f"    {rest}"] * bool(rest)
     lines.append(f"\nFigures: {_shown(folder / 'figures')}   stores and executed notebooks: {_shown(folder)}")

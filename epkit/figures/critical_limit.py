@@ -17,6 +17,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from ..study.claims import FARTHEST
 from ..study.intervals import geometric_interval
 from ..study.limit import final_error, sigma_step, training_steps
 from .canvas import (
@@ -181,7 +182,9 @@ def limit_ratios(ds: xr.Dataset, limits: xr.Dataset, ratios: pd.DataFrame | None
 
 def _ratios(ax: Axes, rows: pd.DataFrame, factor: float) -> None:
     """Ratios of limits, a row of `claims.claim_datasets` each."""
-    names = rows.measure.str.replace("σ_c ratio, ", "").str.partition(", N =")[0] + rows.n.map(", n = {}".format)
+    several = ", " + rows.averaging + " averaging" if rows.averaging.nunique() > 1 else ""
+    names = rows.measure.map({FARTHEST: "all pairs: "}).fillna("") + rows.dataset
+    names += rows.learning_rate.map(", η = {:g}".format) + several + rows.n.map(", n = {}".format)
     ax.axvspan(1 / factor, factor, color="0.93", lw=0, zorder=-1)
     ax.axvline(1, color="0.3", lw=0.8)
     ax.hlines(rows.index, rows.low, rows.high, color="C0", lw=1.6)
@@ -206,7 +209,9 @@ def verdict_counts(found: pd.DataFrame) -> Figure:
     kinds = {"supported": "C2", "undecided": "0.75", "contradicted": "C1"}
     names, setting = found.claim.drop_duplicates().tolist(), found.setting.fillna("primary")
     titles = {"primary": "primary settings", "secondary": "other settings"}
-    titles |= {where: where.replace(", ", "\n", 1) for where in setting if where not in titles}
+    titles |= {"another setting": "other networks\nor training"} if "another setting" in set(setting) else {}
+    networks = {where: where.replace(", ", "\n", 1) for where in setting if where not in titles}
+    titles |= networks
     figure, axes = blank(1, len(titles), (1.9, 0.45 * len(names) + 0.4), sharey=True, sharex=True)
     for ax, (where, title) in zip(axes[0], titles.items(), strict=True):
         there = found[setting == where]
@@ -223,7 +228,7 @@ def verdict_counts(found: pd.DataFrame) -> Figure:
     note = (
         "number of settings: data sets, learning rates, ways of averaging; one may be judged in two ways",
         "primary and other settings, and their thresholds, were fixed before the data",
-        *["the others: networks of notebook 09, by thresholds that were fixed for smaller ones"] * (len(titles) > 2),
+        *["the others: networks of notebook 09, by thresholds that were fixed for smaller ones"] * bool(networks),
     )
     return captioned(figure, "What the stores say of each claim", *note)
 
