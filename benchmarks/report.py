@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from epkit.figures.canvas import blank, captioned, plain_ticks
+from epkit.messages import markdown
 
 MARKS = "<!-- speed: written by `make bench` -->", "<!-- end of speed -->"
 ENGINES = {"native": "epkit", "compiled": "torch.compile", "eager": "eager torch", "plain": "plain PyTorch"}
@@ -34,24 +33,22 @@ def shares(ds: xr.Dataset) -> xr.Dataset:
 
 def table(ds: xr.Dataset) -> str:
     """Markdown: the table, the machine, and what the columns mean."""
-    found = shares(ds)
-    engines = [e for e in ENGINES if bool(found.rate.sel(engine=e).notnull().any())]
+    summary = shares(ds)
+    engines = [e for e in ENGINES if bool(summary.rate.sel(engine=e).notnull().any())]
     head = ["network, batch, members", *(f"{ENGINES[e]} (1/s)" for e in engines)]
     head += ["ratio to plain", "GFLOP/s", "of the products'", "weights (GB/s)", "of the memory's", "peak (GB)"]
-    lines = [head, ["---", *["---:"] * (len(head) - 1)]]
-    for work in found.work.values:
-        one = found.sel(work=work)
-        lines.append(
-            [str(work)]
-            + [_count(float(one.rate.sel(engine=engine))) for engine in engines]
-            + [_count(float(one.ratio)), f"{one.operations.item() / 1e9:.0f}", f"{one.product_share.item():.0%}"]
-            + [f"{one.traffic.item() / 1e9:.1f}", f"{one.bandwidth_share.item():.0%}"]
-            + [f"{ds.memory.sel(work=work).item() / 1e9:.2f}"]
+    rows = []
+    for name in summary.work.values:
+        work = summary.sel(work=name)
+        rows.append(
+            [str(name)]
+            + [_count(float(work.rate.sel(engine=engine))) for engine in engines]
+            + [_count(float(work.ratio)), f"{work.operations.item() / 1e9:.0f}", f"{work.product_share.item():.0%}"]
+            + [f"{work.traffic.item() / 1e9:.1f}", f"{work.bandwidth_share.item():.0%}"]
+            + [f"{ds.memory.sel(work=name).item() / 1e9:.2f}"]
         )
-    rows = "\n".join("| " + " | ".join(line) + " |" for line in lines)
     best, heavy = ds.best_product_rate.item() / 1e9, ds.heavy_memory.item() / 1e9
-    return f"""{rows}
-
+    return f"""{markdown(head, rows, "l" + "r" * (len(head) - 1))}
 Training samples a second, times members, read-out noise included, medians of {ds.sizes["turn"]} turns. Measured on:
 {ds.attrs["machine"]}; load average before: {ds.attrs["load_before"]}.
 
@@ -64,13 +61,6 @@ Training samples a second, times members, read-out noise included, medians of {d
 - Peak memory is that of the whole process with a training set of MNIST's size. With 11 members 784-1024³-10 takes
   {heavy:.2f} GB, tests after the epoch included.
 """
-
-
-def renew(path: Path, marks: tuple[str, str], text: str) -> None:
-    """Put a text between two marks in a Markdown file."""
-    before, rest = path.read_text(encoding="utf-8").split(marks[0])
-    _, after = rest.split(marks[1])
-    path.write_text(f"{before}{marks[0]}\n{text}{marks[1]}{after}", encoding="utf-8")
 
 
 def figure(ds: xr.Dataset) -> Figure:

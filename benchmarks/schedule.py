@@ -8,7 +8,6 @@ the study is done. It writes a store and a figure, and the table of docs/scale-o
 
 from __future__ import annotations
 
-import argparse
 import heapq
 import os
 import subprocess
@@ -22,8 +21,8 @@ from multiprocessing import get_context
 from pathlib import Path
 from time import perf_counter
 
+import click
 import numpy as np
-import report
 import speed
 import xarray as xr
 from matplotlib.figure import Figure
@@ -32,7 +31,8 @@ from seaborn import color_palette
 import epkit
 from epkit.ep.training import State
 from epkit.figures import canvas
-from epkit.files import CHECKOUT
+from epkit.files import CHECKOUT, renewed
+from epkit.messages import markdown
 from epkit.sweep import ensemble, store
 
 MARKS = "<!-- schedule: written by `make schedule` -->", "<!-- end of schedule -->"
@@ -164,27 +164,22 @@ def table(ds: xr.Dataset) -> str:
     never, kept, anew = ds.workers_are.values
     study, every = store.parameters(ds)["study"], store.parameters(ds)["lost_every_hours"]
     chosen = best(ds)
-    columns = " | ".join(f"{w:,} worker{'s' * (w > 1)}" for w in SHOWN)
-    splits = [f"| runs a job | jobs | samples/s | a job | memory | state kept | {columns} |", "| ---: " * 10 + "|"]
+    splits, bests = [], []
     for members in ds.members.values:
-        one = ds.sel(members=members)
-        spans = " | ".join(_time(float(one.makespan.sel(workers_are=never, workers=w))) for w in SHOWN)
-        splits.append(
-            f"| {members} | {int(one.jobs)} | {speed.DEEP.batch * members / float(one.step):,.0f} | "
-            f"{_time(float(one.longest.sel(workers_are=never)))} | {one.memory / 1e9:.2f} GB | "
-            f"{one.state / 1e6:.0f} MB in {one.keeping:.1f} s | {spans} |"
-        )
-    bests = [
-        f"| workers | runs a job | jobs | done after | efficiency | memory a worker | {kept} | {anew} |",
-        "| ---: " * 8 + "|",
-    ]
+        split = ds.sel(members=members)
+        spans = [_time(float(split.makespan.sel(workers_are=never, workers=w))) for w in SHOWN]
+        rate = f"{speed.DEEP.batch * members / float(split.step):,.0f}"
+        job, memory = _time(float(split.longest.sel(workers_are=never))), f"{split.memory / 1e9:.2f} GB"
+        state = f"{split.state / 1e6:.0f} MB in {split.keeping:.1f} s"
+        splits.append([members, int(split.jobs), rate, job, memory, state, *spans])
     for w in SHOWN:
-        one = chosen.sel(workers=w)
-        bests.append(
-            f"| {w:,} | {int(one.members)} | {int(one.jobs)} | {_time(float(one.makespan))} | "
-            f"{float(one.efficiency):.0%} | {one.memory / 1e9:.2f} GB | "
-            f"{' | '.join(_time(float(best(ds, way).makespan.sel(workers=w))) for way in (kept, anew))} |"
-        )
+        split = chosen.sel(workers=w)
+        ways = [_time(float(best(ds, way).makespan.sel(workers=w))) for way in (kept, anew)]
+        row = [f"{w:,}", int(split.members), int(split.jobs), _time(float(split.makespan))]
+        bests.append([*row, f"{float(split.efficiency):.0%}", f"{split.memory / 1e9:.2f} GB", *ways])
+    columns = ["runs a job", "jobs", "samples/s", "a job", "memory", "state kept"]
+    columns += [f"{w:,} worker{'s' * (w > 1)}" for w in SHOWN]
+    best_columns = ["workers", "runs a job", "jobs", "done after", "efficiency", "memory a worker", kept, anew]
     runs = study["sigmas"] * study["seeds"] * study["data_sets"]
     single, whole = ds.sel(members=1), ds.sel(members=study["sigmas"])
     floor = float(single.longest.sel(workers_are=never))
@@ -197,16 +192,13 @@ def table(ds: xr.Dataset) -> str:
     else:
         advice = "One network of this size keeps a worker busy; ensembles pay for smaller ones."
     slower = whole.longest / whole.longest.sel(workers_are=never)
-    rows = "\n".join(splits), "\n".join(bests)
-    return f"""{rows[0]}
-
+    return f"""{markdown(columns, splits, "r" * len(columns))}
 The study has {runs} runs: {study["sigmas"]} σ × {study["seeds"]} seeds × {study["data_sets"]} data sets, each of
 {study["epochs"]} epochs of {study["train_images"]:,} images in batches of {speed.DEEP.batch}, and
 {study["test_images"]:,} test images after each epoch. Samples/s count all runs of a job. A worker is such a
 machine: {ds.attrs["machine"]}; load average before: {ds.attrs["load_before"]}.
 
-{rows[1]}
-
+{markdown(best_columns, bests, "r" * len(best_columns))}
 Efficiency is against one worker with its best split. The last columns: workers that live {every:g} h on average.
 
 - **Where it stops scaling.** Each step of a run needs the one before: no job is shorter than one run, {_time(floor)}.
@@ -278,26 +270,25 @@ def _time(hours: float) -> str:
     return f"{hours:.1f} h" if hours >= 1 else f"{60 * hours:.0f} min"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="a few steps to see that it works; rough numbers")
-    parser.add_argument("--lost-every", type=float, default=LOST_EVERY, metavar="HOURS",
-                        help=f"how long a lent worker lives on average (default: {LOST_EVERY:g} h)")  # fmt: skip
-    parser.add_argument("--docs", action="store_true", help=f"renew the table in {PAGE.relative_to(CHECKOUT)}")
-    options = parser.parse_args()
+@click.command(help=__doc__.splitlines()[0])
+@click.option("--quick", is_flag=True, help="A few steps to see that it works; rough numbers.")
+@click.option("--lost-every", type=float, default=LOST_EVERY, show_default=True, metavar="HOURS",
+              help="How long a lent worker lives on average.")  # fmt: skip
+@click.option("--docs", is_flag=True, help=f"Renew the table in {PAGE.relative_to(CHECKOUT)}.")
+def main(quick: bool, lost_every: float, docs: bool) -> None:
     load = os.getloadavg()[0]
-    ds = planned(measured(options.quick), options.lost_every)
-    settings = {"study": STUDY, "lost_every_hours": options.lost_every, "quick": options.quick}
+    ds = planned(measured(quick), lost_every)
+    settings = {"study": STUDY, "lost_every_hours": lost_every, "quick": quick}
     attributes = store.provenance("How the paper's study splits into jobs", settings, {})
     ds = ds.assign_attrs(attributes | {"machine": speed.machine(), "load_before": f"{load:.2f}"})
-    folder = store.results("smoke" if options.quick else "bench")
+    folder = store.results("smoke" if quick else "bench")
     store.write(ds, folder / "schedule.nc")
     canvas.style()
     drawn, _ = canvas.save(figure(ds), folder / "figures", "schedule")
     print(table(ds))
     print(f"{folder / 'schedule.nc'}, {drawn}")
-    if options.docs:
-        report.renew(PAGE, MARKS, table(ds))
+    if docs:
+        PAGE.write_text(renewed(PAGE, MARKS, table(ds)), encoding="utf-8")
 
 
 if __name__ == "__main__":

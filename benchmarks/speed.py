@@ -24,6 +24,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any, Literal, NamedTuple, get_args
 
+import click
 import numpy as np
 import plain
 import report
@@ -33,11 +34,11 @@ from torch import Tensor
 
 import epkit
 from epkit import figures
-from epkit.files import CHECKOUT
+from epkit.files import CHECKOUT, renewed
 from epkit.sweep import store
-from epkit.sweep.inputs import Parser
 
 Contestant = Literal["native", "plain", "eager", "compiled"]
+README = CHECKOUT / "README.md"
 SIGMA = 1e-5  # V
 TURNS = 3
 
@@ -294,21 +295,20 @@ def machine() -> str:
     return f"{model}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
 
 
-def main() -> None:
-    parser = Parser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="half a minute to see that it works; rough numbers")
-    parser.add_argument("--compiled", action="store_true", help="time torch.compile too, for the smallest network")
-    parser.add_argument("--readme", action="store_true", help="renew the table in README.md")
-    options = parser.parse_args()
-    ds = measure(options.quick, options.compiled)
-    folder = store.results("smoke" if options.quick else "bench")
+@click.command(help=__doc__.splitlines()[0])
+@click.option("--quick", is_flag=True, help="Half a minute to see that it works; rough numbers.")
+@click.option("--compiled", is_flag=True, help="Time torch.compile too, for the smallest network.")
+@click.option("--readme", is_flag=True, help="Renew the table in README.md.")
+def main(quick: bool, compiled: bool, readme: bool) -> None:
+    ds = measure(quick, compiled)
+    folder = store.results("smoke" if quick else "bench")
     store.write(ds, folder / "engine.nc")
     figures.style()
     figure, _ = figures.save(report.figure(ds), folder / "figures", "engine")
     print(report.table(ds))
     print(f"{folder / 'engine.nc'}, {figure}")
-    if options.readme:
-        report.renew(CHECKOUT / "README.md", report.MARKS, report.table(ds))
+    if readme:
+        README.write_text(renewed(README, report.MARKS, report.table(ds)), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ is nothing to do. It writes a store and prints the table.
 
 from __future__ import annotations
 
-import argparse
 import os
 import shutil
 import subprocess
@@ -21,16 +20,19 @@ from time import perf_counter
 from typing import Any
 from unittest.mock import patch
 
-import report
+import click
 import speed
 import xarray as xr
 
 import epkit
-from epkit.files import CHECKOUT
+from epkit.files import CHECKOUT, renewed
+from epkit.messages import markdown
 from epkit.sweep import ensemble, runs, store
-from epkit.sweep.inputs import parameter_file
+from epkit.sweep.inputs import profile_settings
+from epkit.sweep.parameters import Sweep
 
 MARKS = "<!-- spine: written by `make bench` -->", "<!-- end of spine -->"
+README = CHECKOUT / "README.md"
 PROFILE, NOTEBOOK = "quick", "02_critical_limit"
 PARTS = {
     "hashing the runs": [(runs, "_run_ids")],
@@ -70,13 +72,12 @@ def stopwatches() -> Iterator[dict[str, float]]:
 
 def overhead(quick: bool) -> xr.Dataset:
     """Seconds of a sweep in an empty folder: all, the computing alone, and each part of the machinery."""
-    place = f"params/{PROFILE}/{NOTEBOOK}.yaml"
-    given: dict[str, Any] = parameter_file(CHECKOUT / place, place)
+    settings, _ = profile_settings(PROFILE, NOTEBOOK, Sweep)
     if quick:
-        given |= {"seeds": 1, "learning_rate": given["learning_rate"][:1], "epochs": 2}
+        settings |= {"seeds": 1, "learning_rate": settings["learning_rate"][:1], "epochs": 2}
     with tempfile.TemporaryDirectory() as folder, stopwatches() as spent:
         begin = perf_counter()
-        ds = epkit.run(given, Path(folder) / f"{NOTEBOOK}.nc")
+        ds = epkit.run(settings, Path(folder) / f"{NOTEBOOK}.nc")
         total = perf_counter() - begin
     computing = ds.wall_time.sum().item() - spent["checkpoints"]  # which are written while an ensemble trains
     parts = [spent[part] for part in PARTS]
@@ -122,32 +123,30 @@ def measure(quick: bool = False) -> xr.Dataset:
 
 def table(ds: xr.Dataset) -> str:
     """Markdown: what takes how long, as a share of the computing."""
-    computing, given = float(ds.computing), store.parameters(ds)
-    lines = ["| what | seconds | of the computing |", "| --- | ---: | ---: |"]
-    runs = f"the sweep of `params/{given['profile']}/{given['sweep']}.yaml`, {int(ds.runs)} runs"
-    lines.append(f"| computing: {runs} | {computing:.1f} | 100 % |")
-    for part, one in zip(ds.part.values, ds.spent.values, strict=True):
-        lines.append(f"| {part} | {one:.3f} | {one / computing:.2%} |")
-    lines.append(f"| all but the computing | {ds.spent.sum():.2f} | {ds.spent.sum() / computing:.2%} |")
-    shown = f"`make figures PROFILE={given['profile']}` from complete stores, {int(ds.notebooks)} notebooks"
-    lines.append(f"| {shown} | {ds.redraw:.1f} | |")
-    lines.append(f"| the same with nothing to do | {ds.nothing:.1f} | |")
+    computing, settings = float(ds.computing), store.parameters(ds)
+    sweep = f"the sweep of `params/{settings['profile']}/{settings['sweep']}.yaml`, {int(ds.runs)} runs"
+    rows = [[f"computing: {sweep}", f"{computing:.1f}", "100 %"]]
+    for part, seconds in zip(ds.part.values, ds.spent.values, strict=True):
+        rows.append([part, f"{seconds:.3f}", f"{seconds / computing:.2%}"])
+    rows.append(["all but the computing", f"{ds.spent.sum():.2f}", f"{ds.spent.sum() / computing:.2%}"])
+    command = f"`make figures PROFILE={settings['profile']}` from complete stores, {int(ds.notebooks)} notebooks"
+    rows.append([command, f"{ds.redraw:.1f}", ""])
+    rows.append(["the same with nothing to do", f"{ds.nothing:.1f}", ""])
     note = f"Measured on: {ds.attrs['machine']}; load average before: {ds.attrs['load_before']}."
-    return "\n".join(lines) + f"\n\n{note}\n"
+    return f"{markdown(('what', 'seconds', 'of the computing'), rows, 'lrr')}\n{note}\n"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="a twelfth of the sweep to see that it works")
-    parser.add_argument("--readme", action="store_true", help="renew the table in README.md")
-    options = parser.parse_args()
-    ds = measure(options.quick)
-    path = store.results("smoke" if options.quick else "bench") / "spine.nc"
+@click.command(help=__doc__.splitlines()[0])
+@click.option("--quick", is_flag=True, help="A twelfth of the sweep to see that it works.")
+@click.option("--readme", is_flag=True, help="Renew the table in README.md.")
+def main(quick: bool, readme: bool) -> None:
+    ds = measure(quick)
+    path = store.results("smoke" if quick else "bench") / "spine.nc"
     store.write(ds, path)
     print(table(ds))
     print(path)
-    if options.readme:
-        report.renew(CHECKOUT / "README.md", MARKS, table(ds))
+    if readme:
+        README.write_text(renewed(README, MARKS, table(ds)), encoding="utf-8")
 
 
 if __name__ == "__main__":

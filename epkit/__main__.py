@@ -1,4 +1,4 @@
-"""Execute the notebooks of a profile with papermill, and end with the verdicts: what `make figures` calls.
+"""Execute the notebooks of a profile with papermill, and end with the verdicts: `python -m epkit`.
 
 Everything that could stop the work is looked at before it begins: the parameter files, then the data. A notebook whose
 inputs have not changed since its last execution is not executed again.
@@ -6,35 +6,36 @@ inputs have not changed since its last execution is not executed again.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 
+import click
 import nbformat
 import pandas as pd
 import papermill
 import xarray as xr
 from dask.system import CPU_COUNT
 from jupyter_client.manager import KernelManager
+from pydantic import BaseModel
 
 from . import data
-from .files import CHECKOUT, StoreError, digest, replacing, writable
-from .messages import ParameterError, hint, short
+from .files import CHECKOUT, StoreError, digest, renewed, replacing, writable
+from .messages import ParameterError, hint, markdown
 from .reference.exactness import stored
 from .study.registration import FIXED
 from .study.report import primary_rows, verdict_table, verdicts, verdicts_at_published_size
 from .study.tables import in_a_line, in_words
 from .sweep import pool, store
-from .sweep.inputs import Parser, parameter_file, parameters_cell
-from .sweep.parameters import Checked, Comparison, Mechanism, Oracles, Published, Sweep, validated
+from .sweep.inputs import BASE, NOTEBOOKS, experiment, profile_folder, profile_settings
+from .sweep.parameters import Checked, Comparison, Mechanism, Oracles, Summary, Sweep, validated
 from .sweep.runs import complete_store
 
 # What epkit refuses in words; raised in a notebook, it needs no traceback of the kernel's.
@@ -43,14 +44,12 @@ PLAIN = [refusal.__name__ for refusal in (*REFUSALS, store.Damaged)]
 Experiment = Sweep | Mechanism | Oracles
 DRAWN_AT_ONCE = 4  # notebooks at most, where none has anything to compute
 KERNEL_ANSWERS = 120  # seconds at most
-SUMMARY = "05"  # the notebook that computes nothing, and sums up all others' stores
 BESIDE = (
     "The same measures and thresholds on networks of the paper's own size (notebook 09), after the steps that each\n"
     "row names. They were fixed for smaller networks, so these rows are a hint."
 )
-SHOWN = "study"  # the profile whose verdicts README shows
+README_PROFILE = "study"  # whose verdicts README shows
 COMMITTED = ("quick", "study", "paper")  # profiles whose stores are
-NOTEBOOKS, PARAMS = CHECKOUT / "notebooks", CHECKOUT / "params"
 README, MARKS = (
     CHECKOUT / "README.md",
     ("<!-- results: written by `make notebooks` -->", "<!-- end of results -->"),
@@ -62,61 +61,79 @@ class KernelDied(RuntimeError):
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Command line of `make figures` and `make notebooks`; 0 if everything was done."""
-    parser = Parser(prog="python -m epkit", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
-    drawn = commands.add_parser("figures", help="compute what a profile lacks, draw its figures, print the verdicts")
-    drawn.add_argument("--profile", default="quick", help="a folder of params/ (default: quick)")
-    drawn.add_argument("--fallback", help="profile to take instead where the data sets can't be had")
-    drawn.add_argument("--scheduler", help="address of a Dask cluster's to train on (default: this machine's cores)")
-    drawn.add_argument("--fresh", action="store_true", help="set finished stores aside and compute them anew")
-    fetched = commands.add_parser("data", help="fetch and verify data sets")
-    fetched.add_argument("names", nargs="*", metavar="name", help=f"{', '.join(data.INFO)}; default: all but kmnist")
-    fetched.add_argument("--check", action="store_true", help="only look what is there: nothing is fetched")
-    commands.add_parser("notebooks", help="re-execute the committed notebooks in place, and renew README's results")
-    options = parser.parse_args(arguments)
-    if options.command == "data":
-        if unknown := [name for name in options.names if name not in data.INFO]:
-            fetched.error(f"unknown data set {unknown[0]!r}; {hint(unknown[0], data.INFO)}")
-        return data.main(options.names, options.check)
+    """Run a command line, by default this process's; refusals are printed in plain lines. Returns the exit status."""
     try:
-        if options.command == "notebooks":
-            for notebook in sorted(NOTEBOOKS.glob("*.ipynb")):
-                execute(notebook, notebook, {})
-                print(f"executed {notebook.relative_to(CHECKOUT)}")
-            before, rest = README.read_text(encoding="utf-8").split(MARKS[0])
-            after = rest.split(MARKS[1])[1]
-            README.write_text(f"{before}{MARKS[0]}\n{results_table(SHOWN)}{MARKS[1]}{after}", encoding="utf-8")
-            (store.results("") / "SHA256SUMS").write_text(manifest(), encoding="utf-8")
-            return 0
-        return figures(options.profile, options.fallback, options.fresh, options.scheduler)
+        return commands.main(arguments, prog_name="python -m epkit", standalone_mode=False) or 0
+    except click.Abort:
+        print("Interrupted. What was finished is kept; the same command goes on from there.", file=sys.stderr)
+        return 130
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
     except (*REFUSALS, KernelDied) as error:
         print(error, file=sys.stderr)
-        return 1
     except papermill.PapermillExecutionError as error:
         # Of anything else, where it happened is needed too.
         print(error.evalue if error.ename in PLAIN else f"A notebook failed:\n{error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("\nInterrupted. What was finished is kept; the same command goes on from there.", file=sys.stderr)
-        return 130
+    return 1
+
+
+@click.group()
+def commands() -> None:
+    """What `make figures`, `make notebooks` and `make data` call."""
+
+
+@commands.command("figures", short_help="Compute and draw a profile.")
+@click.option("--profile", default="quick", show_default=True, help="A folder of params/.")
+@click.option("--fallback", metavar="PROFILE", help="Profile to take instead where the data sets can't be had.")
+@click.option(
+    "--scheduler", metavar="TCP", help="Address of a Dask cluster to train on. Default: this machine's cores."
+)
+@click.option("--fresh", is_flag=True, help="Set finished stores aside and compute them anew.")
+def _figures(profile: str, fallback: str | None, scheduler: str | None, fresh: bool) -> int:
+    """Compute what a profile lacks, draw its figures, print the verdicts."""
+    return figures(profile, fallback, fresh, scheduler)
+
+
+@commands.command("notebooks", short_help="Renew the committed notebooks.")
+def _notebooks() -> None:
+    """Re-execute the committed notebooks in place, and renew README's results and the stores' checksums."""
+    for path in sorted(NOTEBOOKS.glob("*.ipynb")):
+        execute(path, path, {})
+        print(f"executed {path.relative_to(CHECKOUT)}")
+    README.write_text(renewed(README, MARKS, results_table(README_PROFILE)), encoding="utf-8")
+    (store.results("") / "SHA256SUMS").write_text(manifest(), encoding="utf-8")
+
+
+@commands.command(
+    "data",
+    short_help="Fetch and verify data sets.",
+    help=f"Fetch and verify data sets: {', '.join(data.INFO)}. Default: all but kmnist.",
+)
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.option("--check", is_flag=True, help="Only look what is there: nothing is fetched.")
+def _data(names: tuple[str, ...], check: bool) -> int:
+    for name in names:
+        if name not in data.INFO:
+            raise click.UsageError(f"unknown data set {name!r}; {hint(name, data.INFO)}")
+    return data.main(names, check)
 
 
 def figures(profile: str, fallback: str | None = None, fresh: bool = False, scheduler: str | None = None) -> int:
     """Execute a profile's notebooks, in order, and print the summary."""
     started, note = time.monotonic(), ""
-    work, folder = planned(profile), store.results(profile)
-    instead = planned(fallback) if fallback else {}
+    work = planned(profile)
+    fallback_work = planned(fallback) if fallback else {}
     if scheduler is not None:
         with pool.connected(scheduler):
             pass
     # The default command asks for its data even where nothing is left to compute: a store that came with the checkout
     # is no proof that this machine can make it.
-    lacking = _lacking(work, None if fresh else folder)
-    needed = [e.dataset for e in (_lacking(work, None) if fallback else lacking)]
+    everything = fresh or fallback is not None
+    needed = _experiments(work).values() if everything else _lacking(work, store.results(profile))
     try:
-        for data_set in sorted({d for names in needed for d in ([names] if isinstance(names, str) else names)}):
-            data.fetch(data_set)
+        for name in sorted({name for experiment in needed for name in _datasets(experiment)}):
+            data.fetch(name)
     except data.DataUnavailable as error:
         if fallback is None:
             raise
@@ -124,70 +141,80 @@ def figures(profile: str, fallback: str | None = None, fresh: bool = False, sche
             f"Profile {fallback} instead of {profile}, on scikit-learn's digits, because data can't be had:\n{error}\n"
         )
         print(note, file=sys.stderr)
-        profile, work, folder = fallback, instead, store.results(fallback)
-        lacking = _lacking(work, None if fresh else folder)
+        profile, work = fallback, fallback_work
+    folder = store.results(profile)
     if fresh:  # all of them first, for a store lends its runs to its neighbours
-        for finished in folder.glob("*.nc"):
-            os.replace(finished, finished.with_suffix(".nc.old"))
-
-    def bring_up_to_date(name: str, kernel: KernelManager | None = None) -> None:
-        source, executed = NOTEBOOKS / f"{name}.ipynb", folder / f"{name}.ipynb"
-        inputs = partial(_inputs, source, work[name], folder)
-        if _executed_from(executed) == inputs() and not fresh:
-            print(f"{name}: up to date")
-            return
-        if not writable(folder):
-            raise StoreError(f"{folder} is read-only, and {name} is to be executed; EPKIT_RESULTS names another")
-        print(f"{name}: executing with params/{profile}/{name}.yaml")
-        given = {"profile": profile, "scheduler": scheduler, **work[name]}
-        execute(source, executed, given, inputs, kernel)
-
-    if lacking:  # in order, for each computes on the whole machine, and reuses its neighbours' runs
+        for path in folder.glob("*.nc"):
+            os.replace(path, path.with_suffix(".nc.old"))
+    settings = {"profile": profile, "scheduler": scheduler}
+    renew = partial(_up_to_date, work, folder, settings, fresh)
+    if _lacking(work, folder):  # in order, for each computes on the whole machine, and reuses its neighbours' runs
         for name in work:
-            bring_up_to_date(name)
-        found = verdicts(profile)
+            renew(name)
     else:
-        with _kernels() as idle, ThreadPoolExecutor(idle.qsize()) as threads:
-
-            def draw(name: str) -> None:
-                kernel = idle.get()
-                try:
-                    bring_up_to_date(name, kernel)
-                finally:
-                    idle.put(kernel)
-
-            drawn = threads.map(draw, work)
-            found = verdicts(profile)
-            list(drawn)
-    print(summary(profile, found, note, time.monotonic() - started))
+        _at_once(renew, work)
+    print(summary(profile, verdicts(profile), note, time.monotonic() - started))
     return 0
 
 
-def planned(profile: str) -> dict[str, dict]:
-    """Notebook names of a profile with all their parameters, validated; ParameterError names file, field and value."""
-    known = sorted(p.name for p in PARAMS.iterdir() if p.is_dir())
-    if profile not in known:
-        raise ParameterError(f"PROFILE = {short(profile, 60)}: no such profile; {hint(profile, known)}")
-    work: dict[str, dict] = {}
+def _up_to_date(
+    work: dict[str, BaseModel], folder: Path, settings: dict[str, str | None], fresh: bool,
+    name: str, kernel: KernelManager | None = None,
+) -> None:  # fmt: skip
+    """Execute a notebook unless its last execution is of the same inputs, and did not have to be `fresh`."""
+    source, executed = NOTEBOOKS / f"{name}.ipynb", folder / f"{name}.ipynb"
+    inputs = partial(_inputs, source, work[name], folder)
+    # A text and its end of line at once: several notebooks may have something to say.
+    if _executed_from(executed) == inputs() and not fresh:
+        print(f"{name}: up to date\n", end="")
+        return
+    if not writable(folder):
+        raise StoreError(f"{folder} is read-only, and {name} is to be executed; EPKIT_RESULTS names another")
+    print(f"{name}: executing with params/{settings['profile']}/{name}.yaml\n", end="")
+    execute(source, executed, settings, inputs, kernel)
+
+
+def _at_once(renew: Callable[[str, KernelManager], None], names: Iterable[str]) -> None:
+    """Notebooks that only draw, a few at a time, in kernels that go on to the next: imports take half of the time."""
+    managers = [KernelManager(kernel_name="python3") for _ in range(min(DRAWN_AT_ONCE, CPU_COUNT))]
+    idle: SimpleQueue[KernelManager] = SimpleQueue()
+
+    def draw(name: str) -> None:
+        kernel = idle.get()
+        try:
+            renew(name, kernel)
+        finally:
+            idle.put(kernel)
+
+    for manager in managers:
+        idle.put(manager)
+    try:
+        with ThreadPoolExecutor(len(managers)) as threads:
+            list(threads.map(draw, names))
+    finally:
+        for manager in managers:
+            if manager.has_kernel:
+                manager.shutdown_kernel(now=True)
+
+
+def planned(profile: str) -> dict[str, BaseModel]:
+    """Notebook names of a profile with their validated parameters, those that sum up the others last.
+
+    ParameterError names file, field and value.
+    """
+    folder, work = profile_folder(profile), {}
     notebooks = [path.stem for path in NOTEBOOKS.glob("*.ipynb")]
-    given_files = (PARAMS / profile).glob("[!.]*.y*ml")
-    for path in sorted(given_files, key=lambda path: (path.name.startswith(SUMMARY), path.name)):
-        place = f"params/{profile}/{path.name}"
+    for path in sorted(folder.glob("[!.]*.y*ml")):
+        if path.name == BASE:
+            continue
         if path.suffix != ".yaml" or path.stem not in notebooks:
-            near = hint(path.name, [f"{name}.yaml" for name in notebooks])
-            raise ParameterError(f"{place}: no notebook takes its parameters from a file of this name; {near}")
-        given = parameter_file(path, place)
-        declared = parameters_cell(NOTEBOOKS / f"{path.stem}.ipynb")
-        for name in ("profile", "scheduler"):  # of how to compute, not of what
-            declared.pop(name, None)
-        if unknown := [key for key in given if key not in declared]:
-            lines = [f"{place}: {short(key, 60)}: no such parameter; {hint(key, declared)}" for key in unknown]
-            raise ParameterError("\n".join(lines))
-        work[path.stem] = declared | given
-        _experiments(path.stem, work[path.stem], place)
+            near = hint(path.name, [BASE, *(f"{name}.yaml" for name in notebooks)])
+            raise ParameterError(f"params/{profile}/{path.name}: no notebook takes its parameters from here; {near}")
+        model = experiment(NOTEBOOKS / f"{path.stem}.ipynb")
+        work[path.stem] = validated(model, *profile_settings(profile, path.stem, model))
     if not work:
         raise ParameterError(f"params/{profile}: holds no parameter file, must hold <notebook>.yaml")
-    return work
+    return dict(sorted(work.items(), key=lambda item: (isinstance(item[1], Summary), item[0])))
 
 
 def execute(
@@ -223,21 +250,6 @@ def execute(
         nbformat.write(notebook, temporary)
 
 
-@contextlib.contextmanager
-def _kernels() -> Iterator[SimpleQueue[KernelManager]]:
-    """A kernel for each core, each for many notebooks that only draw: imports are half of what one of them takes."""
-    managers = [KernelManager(kernel_name="python3") for _ in range(min(DRAWN_AT_ONCE, CPU_COUNT))]
-    idle: SimpleQueue[KernelManager] = SimpleQueue()
-    for manager in managers:
-        idle.put(manager)
-    try:
-        yield idle
-    finally:
-        for manager in managers:
-            if manager.has_kernel:
-                manager.shutdown_kernel(now=True)
-
-
 def _executed(
     source: Path, target: Path, parameters: dict, kernel: KernelManager | None, again: bool = True
 ) -> nbformat.NotebookNode:
@@ -266,21 +278,23 @@ def _executed(
         return _executed(source, target, parameters, None, again=False)
 
 
-def summary(profile: str, found: pd.DataFrame, note: str, seconds: float) -> str:
+def summary(profile: str, table: pd.DataFrame, note: str, seconds: float) -> str:
     """One screen: each claim's verdict with its numbers, and where figures and stores lie."""
     folder = store.results(profile)
     lines = [
         f"\n{note}Profile {profile}, {seconds / 60:.1f} min. Verdicts, computed from the stores (95 % intervals):\n"
     ]
-    for claim, rows in found.groupby("claim", sort=False):
-        shown, rest = primary_rows(rows)
+    for claim, rows in table.groupby("claim", sort=False):
+        primary, rest = primary_rows(rows)
         lines.append(f"  {claim}  (notebook {rows.notebook.iloc[0][:2]})")
         lines += [
             f"    {row.verdict:<13}{row.value:9.3g}  [{row.low:.3g}, {row.high:.3g}]  n={row.n}  {in_a_line(words)}"
-            for row, words in zip(shown.itertuples(), in_words(shown).to_dict("records"), strict=True)
+            for row, words in zip(primary.itertuples(), in_words(primary).to_dict("records"), strict=True)
         ]
         lines += [f"    {rest}"] * bool(rest)
-    lines.append(f"\nFigures: {_shown(folder / 'figures')}   stores and executed notebooks: {_shown(folder)}")
+    lines.append(
+        f"\nFigures: {_within_checkout(folder / 'figures')}   stores and executed notebooks: {_within_checkout(folder)}"
+    )
     return "\n".join(lines)
 
 
@@ -295,65 +309,62 @@ def manifest() -> str:
 
 def results_table(profile: str) -> str:
     """Markdown for README: notebook 05's page of verdicts, and what made the stores that they come from."""
-    also = verdict_table(verdicts_at_published_size(profile)).drop(columns=["the paper", "beside it"])
-    lines = [*_markdown(verdict_table(verdicts(profile))), "", BESIDE, "", *_markdown(also)]
-    made = []
+    claims = verdict_table(verdicts(profile))
+    beside = verdict_table(verdicts_at_published_size(profile)).drop(columns=["the paper", "beside it"])
+    rows = []
     for name in planned(profile):
         stores = {path: store.read(path) for path in sorted(store.results(profile).glob(f"{name}*.nc"))}
         if not stores:
             continue
         sweeps = [ds for ds in stores.values() if "run" in ds]
-        computed = sum(int((ds.run != "").sum()) for ds in sweeps)
+        runs = sum(int((ds.run != "").sum()) for ds in sweeps)
         minutes = sum(float(ds.wall_time.sum()) for ds in sweeps) / 60
         makers = sorted({f"{ds.attrs['source']}; {ds.attrs['machine']}" for ds in stores.values()})
         first, *more = stores
         files = f"`results/{profile}/{f'{name}*.nc' if more else first.name}`" + f" ({1 + len(more)})" * bool(more)
-        made.append([f"`{name}`", files, f"{computed:,}", f"{minutes:,.0f}", " and ".join(makers)])
+        rows.append([f"`{name}`", files, f"{runs:,}", f"{minutes:,.0f}", " and ".join(makers)])
     columns = ["notebook, parameters", "stores", "runs", "minutes of computing", "made by"]
-    return "\n".join([*lines, "", *_markdown(pd.DataFrame(made, columns=columns))]) + "\n"
+    tables = [markdown(list(table.columns), table.to_numpy().tolist()) for table in (claims, beside)]
+    return f"{tables[0]}\n{BESIDE}\n\n{tables[1]}\n{markdown(columns, rows)}"
 
 
-def _markdown(table: pd.DataFrame) -> list[str]:
-    """The lines of a table in Markdown."""
-    rows = [list(table.columns), ["---"] * len(table.columns), *table.astype(str).to_numpy().tolist()]
-    return ["| " + " | ".join(cell.replace("|", r"\|") for cell in row) + " |" for row in rows]
+def _experiments(work: dict[str, BaseModel]) -> dict[str, Experiment]:
+    """The experiments of notebooks by the file names of their stores."""
+    experiments: dict[str, Experiment] = {}
+    for name, parameters in work.items():
+        match parameters:
+            case Comparison():
+                experiments |= {f"{name}.{network}.nc": sweep for network, sweep in parameters.wanted().items()}
+            case Checked():
+                experiments[f"{name}.nc"] = parameters.sweep
+                if parameters.check is not None:
+                    experiments[f"{name}.check.nc"] = parameters.check
+            case Sweep() | Mechanism() | Oracles():
+                experiments[f"{name}.nc"] = parameters
+    return experiments
 
 
-def _experiments(name: str, given: dict, place: str = "parameters") -> dict[str, Experiment]:
-    """A notebook's validated experiments, by the file name of each one's store; ParameterError for impossible ones."""
-    if name.startswith(SUMMARY):
-        return {}
-    models: dict[str, type[Experiment | Comparison]] = {
-        "00": Published, "01": Mechanism, "04": Checked, "06": Oracles, "07": Checked, "08": Comparison,
-        "09": Comparison,
-    }  # fmt: skip
-    asked = validated(models.get(name[:2], Sweep), given, place)
-    if isinstance(asked, Comparison):
-        return {f"{name}.{network}.nc": sweep for network, sweep in asked.wanted().items()}
-    if isinstance(asked, Checked):
-        stores = {f"{name}.nc": asked.sweep, f"{name}.check.nc": asked.check}
-        return {file: sweep for file, sweep in stores.items() if sweep is not None}
-    return {f"{name}.nc": asked}
+def _lacking(work: dict[str, BaseModel], folder: Path) -> list[Experiment]:
+    """The experiments of these notebooks whose stores `folder` does not hold."""
+    return [wanted for file, wanted in _experiments(work).items() if _stored(folder / file, wanted) is None]
 
 
-def _lacking(work: dict[str, dict], folder: Path | None) -> list[Experiment]:
-    """The experiments of these notebooks whose stores `folder` does not hold; without a folder all of them."""
-    experiments = [pair for name, given in work.items() for pair in _experiments(name, given).items()]
-    return [wanted for file, wanted in experiments if folder is None or _stored(folder / file, wanted) is None]
+def _datasets(experiment: Experiment) -> list[str]:
+    return [experiment.dataset] if isinstance(experiment.dataset, str) else experiment.dataset
 
 
 def _stored(path: Path, wanted: Experiment) -> xr.Dataset | None:
     return stored(path, wanted) if isinstance(wanted, Oracles) else complete_store(path, wanted)
 
 
-def _inputs(source: Path, given: dict, folder: Path) -> str:
+def _inputs(source: Path, parameters: BaseModel, folder: Path) -> str:
     """Hash of all that an executed notebook depends on: cells, parameters, epkit, packages, fixed claims, stores."""
     cells = [cell.source for cell in nbformat.read(source, as_version=4).cells]
-    stores = "*.nc" if source.stem.startswith(SUMMARY) else f"{source.stem}*.nc"
-    held = [path.name + path.read_bytes().hex() for path in sorted(folder.glob(stores))]
-    read = [path.read_text(encoding="utf-8") for path in (CHECKOUT / "requirements.lock", FIXED)]
-    texts = [json.dumps([cells, given], sort_keys=True), store.source_hash(), *read, *held]
-    return digest("\n".join(texts))
+    pattern = "*.nc" if isinstance(parameters, Summary) else f"{source.stem}*.nc"
+    stores = [path.name + path.read_bytes().hex() for path in sorted(folder.glob(pattern))]
+    files = [path.read_text(encoding="utf-8") for path in (CHECKOUT / "requirements.lock", FIXED)]
+    texts = [json.dumps([cells, parameters.model_dump(mode="json")], sort_keys=True), store.source_hash()]
+    return digest("\n".join([*texts, *files, *stores]))
 
 
 def _executed_from(path: Path) -> str | None:
@@ -363,7 +374,7 @@ def _executed_from(path: Path) -> str | None:
         return None
 
 
-def _shown(path: Path) -> str:
+def _within_checkout(path: Path) -> str:
     return str(path.relative_to(CHECKOUT) if path.is_relative_to(CHECKOUT) else path)
 
 

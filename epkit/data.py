@@ -6,13 +6,12 @@ the beginning of a larger one.
 
 Files live in the checkout's git-ignored `data/` (another folder: EPKIT_DATA). What is missing there is copied from the
 folder EPKIT_DATA_MIRROR, which is only ever read, or else downloaded by torchvision (never with EPKIT_OFFLINE=1), and
-used only if the *decompressed* file has the checksum listed here: containers differ, contents do not.
+used only if the *decompressed* file has the checksum listed here: compressed files differ, contents do not.
 """
 
 import gzip
 import hashlib
-import os
-import shutil
+import itertools
 import socket
 import tempfile
 import warnings
@@ -20,7 +19,6 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from http.client import HTTPException
 from pathlib import Path
-from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -29,7 +27,7 @@ from filelock import FileLock
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
-from .files import set_aside
+from .files import CHECKOUT, StoreError, environment, environment_folder, replacing, set_aside
 from .messages import hint
 
 ORDER_SEED = 20250322  # of the fixed order of `load`
@@ -44,7 +42,8 @@ class Info(NamedTuple):
     n_train: int
     n_test: int
     source: str | None = None  # torchvision's class and folder; None: inside scikit-learn's wheel
-    files: Mapping[str, str] = MappingProxyType({})  # decompressed IDX file -> "algorithm:checksum"
+    files: Mapping[str, str] = {}  # decompressed IDX file -> "algorithm:checksum"
+    own: "Split | None" = None  # arrays that somebody has added
 
 
 class DataUnavailable(RuntimeError):
@@ -92,37 +91,123 @@ class Split(NamedTuple):
     y_test: Int64[Tensor, " n_test"]
 
 
-def load(
-    name: str,
-    *,
-    train: int | None = None,
-    test: int | None = None,
-    root: str | Path | None = None,
-    dtype: torch.dtype = torch.float32,
-) -> Split:
+def load(name: str, *, train: int | None = None, test: int | None = None, dtype: torch.dtype = torch.float32) -> Split:
     """The first `train` and `test` images of a set in its fixed order; None takes all.
 
     Official sets keep their split. `kmnist_t10k_split` takes its first 8,000 images from the official test
     file and tests on the other 2,000, exactly balanced; `digits` likewise 1,400 and 397 of 1,797.
 
-    Raises DataUnavailable, and before a file is read ValueError for an unknown name or impossible number.
+    Raises:
+        ValueError: before a file is read, for an unknown name or an impossible number. DataUnavailable.
     """
-    info = known(name)
-    for what, wanted, most in (("train", train, info.n_train), ("test", test, info.n_test)):
-        if wanted is not None and not 1 <= wanted <= most:
-            raise ValueError(f"{name}: {what}={wanted} images; allowed are 1 to {most}, or None for all")
-    fetch(name, root)
-    train_pool = test_pool = _read(info, data_folder(root), train=False)
-    train_order = test_order = _order(test_pool[1])
-    if "train-images-idx3-ubyte" in info.files:
-        train_pool = _read(info, data_folder(root), train=True)
-        train_order = _order(train_pool[1])
-    else:  # one pool for both: what is trained on is not tested on
-        train_order, test_order = test_order[: info.n_train], test_order[info.n_train :]
-    x_train, y_train = (values[train_order[:train]] for values in train_pool)
-    x_test, y_test = (values[test_order[:test]] for values in test_pool)
+    info = _info(name)
+    for part, number, most in (("train", train, info.n_train), ("test", test, info.n_test)):
+        if number is not None and not 1 <= number <= most:
+            raise ValueError(f"{name}: {part}={number} images; allowed are 1 to {most}, or None for all")
+    if own := info.own:
+        return Split(own.x_train[:train].to(dtype), own.y_train[:train], own.x_test[:test].to(dtype), own.y_test[:test])
+    fetch(name)
+    test_set = _read(info, "t10k")
+    train_set = _read(info, "train") if "train-images-idx3-ubyte" in info.files else test_set
+    train_order, test_order = _order(train_set[1]), _order(test_set[1])
+    if train_set is test_set:  # one file for both: what is trained on is not tested on
+        train_order, test_order = train_order[: info.n_train], test_order[info.n_train :]
+    x_train, y_train = (values[train_order[:train]] for values in train_set)
+    x_test, y_test = (values[test_order[:test]] for values in test_set)
     white = 255 if info.source else 16
     return Split(x_train.to(dtype) / white, y_train, x_test.to(dtype) / white, y_test)
+
+
+def add(
+    name: str,
+    train: tuple[Float[Tensor, "n n_0"], Int64[Tensor, " n"]],
+    test: tuple[Float[Tensor, "m n_0"], Int64[Tensor, " m"]],
+    *,
+    shape: tuple[int, int] | None = None,
+    title: str | None = None,
+) -> None:
+    """Make pairs of images and class numbers from 0 to 9 a data set that `epkit.run` takes by this name.
+
+    Images, best between 0 and 1, keep their order; their content enters the hash of each run. `shape`: rows and columns
+    of an image, for figures. Lasts as long as the process; a Dask worker has no such set, and is refused.
+
+    Raises:
+        ValueError: for the name of a data set of epkit's, and for arrays that don't fit one another.
+    """
+    pairs = [(torch.as_tensor(x), torch.as_tensor(y)) for x, y in (train, test)]
+    for part, (x, y) in zip(("train", "test"), pairs, strict=True):
+        if x.ndim != 2 or y.shape != (len(x),) or not len(x) or x.shape[1] != pairs[0][0].shape[1]:
+            raise ValueError(f"{part}: images {tuple(x.shape)}, classes {tuple(y.shape)}: must be (n, n_0) and (n,)")
+        if y.is_floating_point() or not 0 <= int(y.min()) <= int(y.max()) <= 9 or not bool(x.isfinite().all()):
+            raise ValueError(f"{part}: class numbers must be integers from 0 to 9, pixels finite numbers")
+    (x, y), (x_test, y_test) = pairs
+    shape = shape or (1, x.shape[1])
+    if shape[0] * shape[1] != x.shape[1]:
+        raise ValueError(f"shape = {shape}: an image has {x.shape[1]} pixels")
+    own = Split(x.float(), y.long(), x_test.float(), y_test.long())
+    if name in INFO and not INFO[name].own:
+        raise ValueError(f"name = {name!r}: is a data set of epkit's; choose another name")
+    INFO[name] = Info(title or name, shape, len(x), len(x_test), own=own)
+
+
+def fetch(name: str) -> dict[str, str]:
+    """Puts a set's verified files into the data folder; where each came from. Raises DataUnavailable."""
+    info = _info(name)
+    return {file: _ensure(info, _raw_folder(info) / file) for file in info.files}
+
+
+def available(name: str) -> str | None:
+    """None if `load` needs no network, else which file is missing. Cheap: looks at names, not contents."""
+    info = _info(name)
+    for file in info.files:
+        target = _raw_folder(info) / file
+        if not any(path.exists() for path in (target, *_copies(info, target))):
+            mirror = environment_folder("EPKIT_DATA_MIRROR") or "a mirror (EPKIT_DATA_MIRROR is not set)"
+            return f"{info.source}/raw/{file} is neither in {target.parents[2]} nor in {mirror}"
+    return None
+
+
+def checksum(name: str) -> str:
+    """One SHA-256 that stands for every image of a set, its order and its split: it goes into a run's hash.
+
+    Of a set with files this needs no file, because `load` accepts only those with the listed checksums.
+    """
+    info = _info(name)
+    total = hashlib.sha256(f"order {ORDER_SEED}, split {info.n_train}/{info.n_test}\n".encode())
+    for file, digest in sorted(info.files.items()):
+        total.update(f"{file} {digest}\n".encode())
+    if info.own:
+        total.update(b"".join(values.contiguous().numpy().tobytes() for values in info.own))
+    elif info.source is None:
+        total.update(b"".join(values.tobytes() for values in _digits()))
+    return total.hexdigest()
+
+
+def main(names: Sequence[str] = (), check: bool = False) -> int:
+    """Fetches and verifies sets, or with `check` says which could be had without network; 0 if all can."""
+    # the official KMNIST on request only: no profile that must run without internet can rely on it
+    names = names or [name for name in INFO if name != "kmnist"]
+    problems = []
+    print(f"{'set':<20}{'state':<10}{'verified':<10}from")
+    for name in names:
+        try:
+            if check and (problem := available(name)):
+                raise DataUnavailable(problem)
+            origins = {} if check else fetch(name)
+            verified = f"{len(origins)} files" if origins else "-"
+            print(f"{name:<20}{'ready':<10}{verified:<10}{', '.join(sorted(set(origins.values()))) or 'this machine'}")
+        except DataUnavailable as error:
+            problems.append(f"\n{name}: {error}\n")
+            print(f"{name:<20}{'missing':<10}{'-':<10}-")
+    print("".join(problems), end="")
+    return 1 if problems else 0
+
+
+def _info(name: str) -> Info:
+    """The facts of a set; ValueError for an unknown name."""
+    if name not in INFO:
+        raise ValueError(f"unknown data set {name!r}; {hint(name, INFO)}")
+    return INFO[name]
 
 
 def _order(labels: Int64[Tensor, " n"]) -> Int64[Tensor, " n"]:
@@ -139,205 +224,114 @@ def _order(labels: Int64[Tensor, " n"]) -> Int64[Tensor, " n"]:
     return torch.from_numpy(np.argsort(place, kind="stable"))
 
 
-def _read(info: Info, root: Path, train: bool) -> tuple[UInt8[Tensor, "n n_0"], Int64[Tensor, " n"]]:
+def _read(info: Info, part: str) -> tuple[UInt8[Tensor, "n n_0"], Int64[Tensor, " n"]]:
+    """Pixels and class numbers as stored, of the files that begin with `part`; of the digits, all."""
     if info.source is None:
-        pixels, labels = digits()
-        return torch.from_numpy(pixels), torch.from_numpy(labels).long()
-
-    # The files are verified: what their headers would say is known.
-    part, folder = "train" if train else "t10k", raw_folder(info, root)
-    pixels = np.fromfile(folder / f"{part}-images-idx3-ubyte", np.uint8, offset=16)
-    labels = np.fromfile(folder / f"{part}-labels-idx1-ubyte", np.uint8, offset=8)
+        pixels, labels = _digits()
+    else:  # verified files: what their headers would say is known
+        labels = np.fromfile(_raw_folder(info) / f"{part}-labels-idx1-ubyte", np.uint8, offset=8)
+        pixels = np.fromfile(_raw_folder(info) / f"{part}-images-idx3-ubyte", np.uint8, offset=16)
     return torch.from_numpy(pixels).view(len(labels), -1), torch.from_numpy(labels).long()
 
 
-def fetch(name: str, root: str | Path | None = None) -> dict[str, str]:
-    """Puts a set's verified files into `root` and says where each came from. Raises DataUnavailable."""
-    info = known(name)
-    return {file: _ensure(info, raw_folder(info, data_folder(root)) / file) for file in info.files}
-
-
-def available(name: str, root: str | Path | None = None) -> str | None:
-    """None if `load` needs no network, else which file is missing. Cheap: looks at names, not contents."""
-    info = known(name)
-    for file in info.files:
-        target = raw_folder(info, data_folder(root)) / file
-        if not any(path.exists() for path in (target, *_copies(info, target))):
-            where = f"the mirror {_mirror()}" if _mirror() else "a mirror (EPKIT_DATA_MIRROR is not set)"
-            return f"{info.source}/raw/{file} is neither in {data_folder(root)} nor in {where}"
-    return None
-
-
-def checksum(name: str) -> str:
-    """One SHA-256 that stands for every image of a set, its order and its split: it goes into a run's hash.
-
-    Of a set with files this needs no file, because `load` accepts only those with the listed checksums.
-    """
-    info = known(name)
-    total = hashlib.sha256(f"order {ORDER_SEED}, split {info.n_train}/{info.n_test}\n".encode())
-    for file, digest in sorted(info.files.items()):
-        total.update(f"{file} {digest}\n".encode())
-    if info.source is None:
-        for values in digits():
-            total.update(values.tobytes())
-    return total.hexdigest()
-
-
-def known(name: str) -> Info:
-    """The facts of a set; ValueError for an unknown name."""
-    if name not in INFO:
-        raise ValueError(f"unknown data set {name!r}; {hint(name, INFO)}")
-    return INFO[name]
-
-
-def digits() -> tuple[np.ndarray, np.ndarray]:
-    """Pixels (n, n_0) from 0 to 16 and class numbers of scikit-learn's digits."""
+def _digits() -> tuple[np.ndarray, np.ndarray]:
+    """Pixels (n, n_0) from 0 to 16 and class numbers (n,) of scikit-learn's digits."""
     from sklearn.datasets import load_digits
 
     pixels, labels = load_digits(return_X_y=True)
     return pixels.astype(np.uint8), labels.astype(np.uint8)
 
 
-def data_folder(root: str | Path | None) -> Path:
-    """Where verified files live."""
-    return Path(root or os.environ.get("EPKIT_DATA") or Path(__file__).resolve().parents[1] / "data")
-
-
-def _mirror() -> Path | None:
-    folder = os.environ.get("EPKIT_DATA_MIRROR")
-    return Path(folder) if folder else None
-
-
-def raw_folder(info: Info, root: Path) -> Path:
-    """Where a set's files lie in a folder laid out like torchvision's."""
-    return root / str(info.source) / "raw"
+def _raw_folder(info: Info, folder: Path | None = None) -> Path:
+    """Where a set's files lie in the data folder, or in another that is laid out like torchvision's."""
+    return (folder or environment_folder("EPKIT_DATA") or CHECKOUT / "data") / str(info.source) / "raw"
 
 
 def _copies(info: Info, target: Path) -> dict[Path, str]:
-    """Where a copy of a file may lie on this machine, best first, and how to call that place."""
+    """Where a copy of a file may lie on this machine, best first, and what to call that place."""
     copies = {target.with_name(f"{target.name}.gz"): "data folder"}
-    if mirror := _mirror():
-        copies |= {raw_folder(info, mirror) / f"{target.name}{suffix}": "mirror" for suffix in ("", ".gz")}
+    if mirror := environment_folder("EPKIT_DATA_MIRROR"):
+        copies |= {_raw_folder(info, mirror) / f"{target.name}{suffix}": "mirror" for suffix in ("", ".gz")}
     return copies
 
 
 def _ensure(info: Info, target: Path) -> str:
-    """Makes sure that the verified file is there; returns where it came from."""
+    """Makes sure that the verified file is there; returns where it came from. Raises DataUnavailable."""
     reasons: list[str] = []
-    if _verified(info, target):
-        return "data folder"
+    expected, mirror = info.files[target.name], environment_folder("EPKIT_DATA_MIRROR")
     try:
-        if (mirror := _mirror()) and target.parent.resolve() == raw_folder(info, mirror).resolve():
+        if target.exists() and _digest(target.read_bytes(), expected) == expected:
+            return "data folder"
+        if mirror and target.parent.resolve() == _raw_folder(info, mirror).resolve():
             raise OSError(f"{mirror} is the mirror, never written to: EPKIT_DATA must be another folder")
         target.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(target.parent / ".lock")
-        with lock, tempfile.TemporaryDirectory(prefix=".tmp-", dir=target.parent) as temporary:
-            if _verified(info, target):  # another process was faster
-                return "data folder"
+        with FileLock(target.parent / ".lock"):
             if target.exists():
-                found = _digest(target, info.files[target.name])
-                reasons.append(f"{target}: {found}, so it is corrupt; moved to {set_aside(target).name}")
+                if (actual := _digest(target.read_bytes(), expected)) == expected:  # another process was faster
+                    return "data folder"
+                reasons.append(f"{target}: {actual}, so it is corrupt; moved to {set_aside(target).name}")
                 warnings.warn(reasons[-1], stacklevel=2)
-            for copy, origin in _copies(info, target).items():
+            for copy, origin in itertools.chain(_copies(info, target).items(), _downloads(info, target.name, reasons)):
                 if not copy.exists():
                     reasons.append(f"{copy}: not there")
-                elif _install(copy, target, info.files[target.name], temporary, reasons):
+                elif problem := _install(copy, target, expected):
+                    reasons.append(problem)
+                else:
                     return origin
-            for copy in _downloads(info, target.name, temporary, reasons):
-                if _install(copy, target, info.files[target.name], temporary, reasons):
-                    return "download"
-    except OSError as error:
+    except (OSError, StoreError) as error:
         reasons.append(str(error))
     raise DataUnavailable(_message(info, target, reasons))
 
 
-def _verified(info: Info, target: Path) -> bool:
-    """Whether the file is there and is what it should be."""
-    expected = info.files[target.name]
-    return target.exists() and _digest(target, expected) == expected
-
-
-def _install(copy: Path, target: Path, expected: str, temporary: str, reasons: list[str]) -> bool:
-    """Decompresses and verifies a copy, and only then gives it its name; else adds the reason why not."""
-    part = Path(temporary, target.name)
+def _install(copy: Path, target: Path, expected: str) -> str:
+    """Puts the content of a copy into its place; "" if it is the right content, else why it is not used."""
     try:
-        opener = gzip.open if copy.suffix == ".gz" else open
-        with opener(copy, "rb") as source, open(part, "wb") as sink:
-            shutil.copyfileobj(source, sink, 1 << 20)
-            sink.flush()
-            os.fsync(sink.fileno())
+        content = gzip.decompress(copy.read_bytes()) if copy.suffix == ".gz" else copy.read_bytes()
     except (OSError, EOFError, zlib.error) as error:
-        reasons.append(f"{copy}: can't be copied to its end ({error})")
-        return False
-    if (found := _digest(part, expected)) != expected:
-        reasons.append(f"{copy}: {found}, so it is corrupt and not used")
-        return False
-    os.replace(part, target)
-    return True
+        return f"{copy}: can't be read to its end ({error})"
+    if (actual := _digest(content, expected)) != expected:
+        return f"{copy}: {actual}, so it is corrupt and not used"
+    with replacing(target) as part:
+        part.write_bytes(content)
+    return ""
 
 
-def _digest(path: Path, like: str) -> str:
-    """A file's "algorithm:checksum", by the algorithm of the one given."""
-    algorithm = like.partition(":")[0]
-    with open(path, "rb") as file:
-        return f"{algorithm}:{hashlib.file_digest(file, algorithm).hexdigest()}"
+def _digest(content: bytes, expected: str) -> str:
+    """A content's "algorithm:checksum", by the algorithm of the one that is expected."""
+    algorithm = expected.partition(":")[0]
+    return f"{algorithm}:{hashlib.new(algorithm, content).hexdigest()}"
 
 
-def _downloads(info: Info, file: str, folder: str, reasons: list[str]) -> Iterator[Path]:
+def _downloads(info: Info, file: str, reasons: list[str]) -> Iterator[tuple[Path, str]]:
     """Compressed copies from torchvision's servers, one after the other; adds the reason of each failure."""
-    if os.environ.get("EPKIT_OFFLINE", "0") not in ("", "0"):
+    if environment("EPKIT_OFFLINE").lower() not in ("", "0", "false", "no", "off"):
         reasons.append("download: not tried, because EPKIT_OFFLINE is set")
         return
     from torchvision import datasets
     from torchvision.datasets.utils import download_url
 
-    archive = Path(folder, f"{file}.gz")
     for server in getattr(datasets, str(info.source)).mirrors:
-        archive.unlink(missing_ok=True)  # or torchvision takes one server's bad file for the next one's
-        before = socket.getdefaulttimeout()
-        socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)  # torchvision itself would wait for ever
-        try:
-            download_url(server + archive.name, folder, archive.name)
-        except (OSError, RuntimeError, HTTPException) as error:
-            reasons.append(f"{server}{archive.name}: {error}")
-            continue
-        finally:
-            socket.setdefaulttimeout(before)
-        yield archive
+        # a folder for each, or torchvision takes one server's bad file for the next one's
+        with tempfile.TemporaryDirectory() as folder:
+            before = socket.getdefaulttimeout()
+            socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)  # torchvision itself would wait for ever
+            try:
+                download_url(f"{server}{file}.gz", folder, f"{file}.gz")
+            except (OSError, RuntimeError, HTTPException) as error:
+                reasons.append(f"{server}{file}.gz: {error}")
+                continue
+            finally:
+                socket.setdefaulttimeout(before)
+            yield Path(folder, f"{file}.gz"), "download"
 
 
 def _message(info: Info, target: Path, reasons: list[str]) -> str:
-    file, mirror = f"{info.source}/raw/{target.name}", _mirror() or "not set"
-    return "\n".join(
-        (
-            f"The data file {file} can't be had.",
-            f"  Expected, decompressed: {info.files[target.name]}",
-            f"  Found (EPKIT_DATA_MIRROR: {mirror}):",
-            *(f"    {reason}" for reason in reasons),
-            "  Three ways to get it:",
-            "    1. With internet, run `make data`: torchvision downloads it (unless EPKIT_OFFLINE is set).",
-            f"    2. Set EPKIT_DATA_MIRROR to a folder that holds {file}, or that name with .gz.",
-            f"    3. Put the file, or that name with .gz, into {target.parent} by hand.",
-        )
-    )
-
-
-def main(names: Sequence[str] = (), check: bool = False) -> int:
-    """Fetches and verifies sets, or with `check` says what could be had without network; 0 if all can."""
-    # the official KMNIST on request only: no profile that must run without internet can rely on it
-    names = names or [name for name in INFO if name != "kmnist"]
-    problems = []
-    print(f"{'set':<20}{'state':<10}{'verified':<10}from")
-    for name in names:
-        try:
-            if check and (problem := available(name)):
-                raise DataUnavailable(problem)
-            origins = {} if check else fetch(name)
-            verified = f"{len(origins)} files" if origins else "-"
-            at_hand = "data folder or mirror" if INFO[name].files else "scikit-learn's wheel"
-            print(f"{name:<20}{'ready':<10}{verified:<10}{', '.join(sorted(set(origins.values()))) or at_hand}")
-        except DataUnavailable as error:
-            problems.append(f"\n{name}: {error}")
-            print(f"{name:<20}{'missing':<10}{'-':<10}-")
-    print(*problems, sep="\n", end="\n" if problems else "")
-    return 1 if problems else 0
+    file, lines = f"{info.source}/raw/{target.name}", "\n    ".join(reasons)
+    return f"""The data file {file} can't be had.
+  Expected, decompressed: {info.files[target.name]}
+  Found (EPKIT_DATA_MIRROR: {environment_folder("EPKIT_DATA_MIRROR") or "not set"}):
+    {lines}
+  Three ways to get it:
+    1. With internet, run `make data`: torchvision downloads it (unless EPKIT_OFFLINE is set).
+    2. Set EPKIT_DATA_MIRROR to a folder that holds {file}, or that name with .gz.
+    3. Put the file, or that name with .gz, into {target.parent} by hand."""

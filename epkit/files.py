@@ -10,11 +10,38 @@ import platform
 from collections.abc import Iterator
 from pathlib import Path
 
+from .messages import ParameterError, hint
+
 CHECKOUT = Path(__file__).resolve().parent.parent
+
+# The environment variables of the package, its tests (COUNTS) and the script that checks a change (VENV)
+FOLDERS = ("EPKIT_COUNTS", "EPKIT_DATA", "EPKIT_DATA_MIRROR", "EPKIT_PARAMS", "EPKIT_RESULTS")
+VARIABLES = (*FOLDERS, "EPKIT_OFFLINE", "EPKIT_TERMINAL", "EPKIT_VENV")
 
 
 class StoreError(RuntimeError):
     """A store cannot be read or written; the message names the file and what to do."""
+
+
+def environment(variable: str) -> str:
+    """The value of one of `VARIABLES`, "" where it is not set; ParameterError if any other EPKIT_… is set."""
+    for name in os.environ:
+        if name.startswith("EPKIT_") and name not in VARIABLES:
+            raise ParameterError(f"{name}: no such environment variable; {hint(name, VARIABLES)}")
+    return os.environ.get(variable, "")
+
+
+def environment_folder(variable: str) -> Path | None:
+    """The folder that one of `FOLDERS` names, as an absolute path; None where the variable is not set or empty."""
+    return Path(_absolute(value)) if (value := environment(variable)) else None
+
+
+def _absolute(folder: str) -> str:
+    return os.path.abspath(os.path.expanduser(folder))  # where nobody's home is known, ~ stays: Path would raise
+
+
+# Kernels and workers, which may start in another folder, inherit the paths that this process sees.
+os.environ |= {name: _absolute(os.environ[name]) for name in FOLDERS if os.environ.get(name)}
 
 
 @contextlib.contextmanager
@@ -56,3 +83,10 @@ def set_aside(path: Path, why: str = "damaged") -> Path:
 def digest(text: str) -> str:
     """SHA-256 of a text, in hexadecimal."""
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def renewed(path: Path, marks: tuple[str, str], text: str) -> str:
+    """The content of a text file with other lines, `text`, between its two marks; ValueError if a mark is missing."""
+    before, rest = path.read_text(encoding="utf-8").split(marks[0])
+    _, after = rest.split(marks[1])
+    return f"{before}{marks[0]}\n{text}{marks[1]}{after}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 
@@ -15,11 +15,11 @@ class ParameterError(ValueError):
         return [f"{type(self).__name__}: {self}"]
 
 
-def hint(name: object, known: Iterable[str]) -> str:
+def hint(name: object, names: Iterable[str]) -> str:
     """The nearest right name, or all that there are."""
-    known = list(known)
-    near = get_close_matches(str(name), known, 1)
-    return f"did you mean {near[0]}?" if near else f"there are {short(', '.join(known))}"
+    names = list(names)
+    near = get_close_matches(str(name), names, 1)
+    return f"did you mean {near[0]}?" if near else f"there are {short(', '.join(names))}"
 
 
 def short(text: object, most: int = 160) -> str:
@@ -34,3 +34,13 @@ def shown(value: object) -> str:
         return short(reprlib.repr(value), 80)
     except ValueError:  # Python writes no integer of more than 4300 digits
         return f"{type(value).__name__} of very many digits"
+
+
+def markdown(columns: Sequence[str], rows: Iterable[Sequence[object]], align: str = "") -> str:
+    """A table in Markdown, a line a row; `align` has an r for each column of numbers, and an l for each other one.
+
+    Unlike pandas' `to_markdown` it pads no cell, so that one number that changes is one line of a diff.
+    """
+    rule = ["---:" if letter == "r" else "---" for letter in align.ljust(len(columns))]
+    cells = [[str(cell).replace("|", r"\|") for cell in row] for row in rows]
+    return "".join(f"| {' | '.join(row)} |\n" for row in [columns, rule, *cells])

@@ -53,4 +53,3 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             terminalreporter.section(f"not run: tests {what}")
         for test in missed:
             terminalreporter.line(f"{test.nodeid}\n    {test.longrepr[2].removeprefix('Skipped: ')}")
-    counts.report(terminalreporter)

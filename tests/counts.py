@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from epkit.files import renewed
+from epkit.messages import markdown
+
 ROOT = Path(__file__).parents[1]
 KEPT = ROOT / "results" / "counts"
 COUNTS: defaultdict[str, Counter[tuple[str, str]]] = defaultdict(Counter)
@@ -48,14 +51,13 @@ def report(terminal: pytest.TerminalReporter) -> None:
 
 def page(counts: Path) -> str:
     """The page of the documentation whose table is that of a file of counts."""
-    before, rest = (ROOT / "docs" / f"{counts.stem}.md").read_text(encoding="utf-8").split(MARKS[0])
-    lines = ["| what | tried | ended well | how |", "| --- | ---: | ---: | --- |"]
+    rows = []
     for kind, outcomes in json.loads(counts.read_text(encoding="utf-8")).items():
         well = sum(number for outcome, number in outcomes.items() if not outcome.startswith(FAILED))
         how = "; ".join(f"{number:,} {outcome}" for outcome, number in outcomes.items())
-        lines.append(f"| {kind} | {sum(outcomes.values()):,} | {well:,} | {how} |")
-    table = "\n".join(lines)
-    return f"{before}{MARKS[0]}\n{table}\n{MARKS[1]}{rest.split(MARKS[1])[1]}"
+        rows.append([kind, f"{sum(outcomes.values()):,}", f"{well:,}", how])
+    table = markdown(("what", "tried", "ended well", "how"), rows, "lrrl")
+    return renewed(ROOT / "docs" / f"{counts.stem}.md", MARKS, table)
 
 
 if __name__ == "__main__":

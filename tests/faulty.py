@@ -82,20 +82,20 @@ def study(folder: Path, before: str = "", after: str = "") -> None:
     (folder / "params" / "mine").mkdir(parents=True)
     declared = {"profile": "mine", "scheduler": None} | PARAMETERS
     cells = [nbformat.v4.new_code_cell("\n".join(f"{name} = {value!r}" for name, value in declared.items()))]
-    cells[0].metadata["tags"] = ["parameters"]
+    cells[0].metadata["tags"] = ["parameters", "Sweep"]
     cells.append(nbformat.v4.new_code_cell(NOTEBOOK.format(before=before, after=after)))
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), folder / "notebooks" / f"{NAME}.ipynb")
-    given = {name: PARAMETERS[name] for name in ("dataset", "sigma")}
-    (folder / "params" / "mine" / f"{NAME}.yaml").write_text(yaml.safe_dump(given))
+    (folder / "params" / "mine" / f"{NAME}.yaml").write_text(yaml.safe_dump(PARAMETERS))
 
 
 def make_figures(folder: Path, results: Path, said: Path) -> None:
     """A process's `make figures PROFILE=mine` of the study in `folder`, in a process group of its own."""
     os.setsid()
     _saying_it_in(said)
-    execute.NOTEBOOKS, execute.PARAMS = folder / "notebooks", folder / "params"
+    execute.NOTEBOOKS = folder / "notebooks"
     os.environ |= {
+        "EPKIT_PARAMS": str(folder / "params"),
         "EPKIT_RESULTS": str(results),
         "PYTHONPATH": os.pathsep.join((str(Path(__file__).parent), *sys.path)),
     }

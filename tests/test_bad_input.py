@@ -5,9 +5,7 @@ The corpus holds files broken in one way each; hypothesis breaks valid ones in m
 
 import itertools
 import json
-import os
 import re
-import subprocess
 import warnings
 from decimal import Decimal
 from pathlib import Path
@@ -21,10 +19,10 @@ import pytest
 import synthetic
 import torch
 import xarray as xr
-import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_experiments import TINY
+from test_make import make
 
 import epkit
 from epkit import __main__ as execute
@@ -41,7 +39,7 @@ MODELS = {
     "02_critical_limit": Sweep,
     "06_oracles": Oracles,
 }
-SMOKE = {name: yaml.safe_load((ROOT / "params" / "smoke" / f"{name}.yaml").read_text()) for name in MODELS}
+SMOKE = {name: inputs.profile_settings("smoke", name, model)[0] for name, model in MODELS.items()}
 fuzzed = settings(
     deadline=None, derandomize=True, database=None, max_examples=100,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
@@ -64,7 +62,7 @@ def mine(tmp_path, monkeypatch):
     """The folder of a profile `mine` without any file yet; results would go beside it."""
     folder = tmp_path / "params" / "mine"
     folder.mkdir(parents=True)
-    monkeypatch.setattr(execute, "PARAMS", folder.parent)
+    monkeypatch.setenv("EPKIT_PARAMS", str(folder.parent))
     monkeypatch.setenv("EPKIT_RESULTS", str(tmp_path / "results"))
     return folder
 
@@ -100,12 +98,12 @@ REFUSED = {
     "html": "not valid YAML, line 2: mapping values are not allowed here",
     "infinity": "sigma.1 = inf: Input should be a finite number",
     "key_is_list": "not valid YAML, line 3: found unhashable key",
-    "key_is_number": "1: no such parameter; there are dataset",
+    "key_is_number": "1: no such parameter; there are hidden",
     "latin1": "not UTF-8 text (byte 5)",
     "list": "must hold `name: value` lines, holds list",
     "mapping_for_list": "sigma = {'a': 0.1}: Input should be a valid list",
     "merge_conflict": "not valid YAML, line 3: could not find expected ':'",
-    "merge_key": "<<: no such parameter; there are dataset",
+    "merge_key": "<<: no such parameter; there are hidden",
     "misspelt": "sgima: no such parameter; did you mean sigma?",
     "nan": "sigma.0 = nan: Input should be a finite number",
     "negative": "sigma.0 = -0.1: Input should be greater than or equal to 0",
@@ -115,7 +113,7 @@ REFUSED = {
     "null": "beta = None: Input should be a valid number",
     "octal": "seeds = '010': Input should be a valid integer",
     "out_of_range": "batch_size = 0: Input should be greater than or equal to 1",
-    "profile_inside": "profile: no such parameter; there are dataset",
+    "profile_inside": "profile: no such parameter; there are hidden",
     "python_object": "not valid YAML, line 1: anchors, aliases and tags",
     "python_tuple": "not valid YAML, line 2: anchors, aliases and tags",
     "scalar": "must hold `name: value` lines, holds str",
@@ -152,10 +150,7 @@ def test_a_broken_parameter_file_is_refused(mine, capsys, counted, name, message
 @pytest.mark.parametrize(("name", "values"), ACCEPTED.items(), ids=ACCEPTED)
 def test_an_unusual_parameter_file_means_what_it_says(mine, counted, name, values):
     (mine / "02_critical_limit.yaml").write_bytes((CORPUS / "parameters" / f"{name}.yaml").read_bytes())
-    found = execute.planned("mine")["02_critical_limit"]
-    assert found == found | values
-    own = inputs.parameters_cell(ROOT / "notebooks" / "02_critical_limit.ipynb")
-    assert found["learning_rate"] == own["learning_rate"]
+    assert execute.planned("mine")["02_critical_limit"] == validated(Sweep, values)
     counted("corpus: parameter files", "accepted")
 
 
@@ -180,7 +175,7 @@ def test_a_profile_is_one_of_those_there_are(mine, capsys, counted, name):
     for arguments in (["--profile", name], ["--profile", "mine", "--fallback", name or "none"]):
         assert execute.main(["figures", *arguments]) == 1
         said = capsys.readouterr().err
-        assert re.fullmatch(r"PROFILE = .*: no such profile; (did you mean|there are) mine\??\n", said), said
+        assert re.fullmatch(r"profile = '.*': no such profile; (did you mean|there are) mine\??\n", said), said
         counted("command line: profiles", "refused")
 
 
@@ -191,12 +186,16 @@ NOTEBOOKS = {
     "empty": "not a readable notebook (Notebook does not appear to be JSON",
     "list": "not a readable notebook",
     "magic": "its parameters cell must hold `name = literal` lines (invalid syntax",
+    "no_experiment": "its parameters cell must have one tag beside `parameters`, has []; allowed: Sweep, Checked, Comp",
     "no_cells": "not a readable notebook (The notebook is invalid and is missing an expected key: cells",
     "no_parameters": "has 0 cells tagged `parameters`, must have one",
     "not_json": "not a readable notebook (Notebook does not appear to be JSON",
     "syntax": "its parameters cell must hold `name = literal` lines (invalid syntax",
     "truncated": "not a readable notebook (Notebook does not appear to be JSON",
+    "two_experiments": "its parameters cell must have one tag beside `parameters`, has ['Sweep', 'Checked']; allowed: ",
     "two_parameters": "has 2 cells tagged `parameters`, must have one",
+    "unknown_experiment": "its parameters cell must have one tag beside `parameters`, has ['Swep']; allowed: Sweep, ",
+    "unknown_parameter": "sgima: no such parameter; did you mean sigma?",
     "wrong_format": "not a readable notebook (",
 }
 
@@ -573,25 +572,6 @@ def test_nothing_unpickles_or_evaluates():
 # Misspelt names.
 
 
-def test_the_injected_cell_is_compared_with_the_notebooks_own():
-    own, injected = "sigma = [0.0]\nseeds = 4\n", "# Parameters\nsigma = [0.1]\n"
-    for cells in ([""], ["", own, "import epkit"], ["", own, injected, "import epkit"]):
-        inputs.refuse_misspelt(cells)
-    with pytest.raises(ParameterError) as caught:
-        inputs.refuse_misspelt(["", own, injected + 'sgima = float("nan")\nx = 1\n', "import epkit"])
-    assert str(caught.value).splitlines() == [
-        "parameters: sgima: no such parameter; did you mean sigma?",
-        "parameters: x: no such parameter; there are sigma, seeds",
-    ]
-    assert caught.value._render_traceback_() == [f"ParameterError: {caught.value}"]
-
-
-def test_every_notebook_refuses_misspelt_parameters():
-    for path in (ROOT / "notebooks").glob("*.ipynb"):
-        cells = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
-        assert "epkit.refuse_misspelt(In)\n" in cells[1].source
-
-
 def test_papermill_with_a_misspelt_parameter_fails_with_the_nearest_name(tmp_path, monkeypatch, counted):
     monkeypatch.setenv("EPKIT_RESULTS", str(tmp_path / "results"))
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
@@ -611,35 +591,32 @@ def test_papermill_with_a_misspelt_parameter_fails_with_the_nearest_name(tmp_pat
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["PROFIL=quick"], "PROFIL: no such variable; did you mean PROFILE?"),
-        (["SCHEDULR=dask"], "SCHEDULR: no such variable; did you mean SCHEDULER?"),
-        (["profile=quick"], "profile: no such variable; did you mean PROFILE?"),
-        (["XYZ=a b", "PROFILE=smoke"], "XYZ: no such variable; there are VENV PROFILE"),
-        (["PROFIL=1", "PYTHON=/nonexistent"], "PROFIL: no such variable; there are VENV PROFILE"),
+        (["PROFIL=quick"], "PROFIL: no such variable; there are VENV PROFILE SETS"),
+        (["profile=quick"], "profile: no such variable; there are VENV PROFILE"),
+        (["XYZ=a b", "PROFILE=smoke", "PYTHON=/nonexistent"], "XYZ: no such variable; there are VENV PROFILE"),
         (["PROFILE=smoke", "VENV=venv", "PYTHON=python3", "SETS=digits", "EPKIT_OFFLINE=1", "CXX=c++"], None),
+        (["BENCH=--quick", "SCHEDULE=--quick", "SCHEDULER=tcp://here"], None),
     ],
 )
-def test_make_refuses_variables_that_it_does_not_know(counted, arguments, message):
-    environment = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MAKELEVEL", "MAKEOVERRIDES")}
-    done = subprocess.run(
-        ["make", "help", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
-    )
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_variables_that_it_does_not_know_are_refused(counted, tmp_path, elsewhere, arguments, message):
+    place = ["-f", str(ROOT / "Makefile")] if elsewhere else []
+    done = make(*place, "help", *arguments, folder=tmp_path if elsewhere else ROOT)
     assert (done.returncode == 0) == (message is None)
     assert message is None or message in done.stderr
     counted("misspelt: make", "accepted" if message is None else "refused")
 
 
 @pytest.mark.parametrize(
-    ("main", "arguments", "message"),
+    ("arguments", "message"),
     [
-        (execute.main, ["figurs"], "did you mean figures?"),
-        (execute.main, ["figures", "--porfile", "smoke"], "'--porfile': no such option; did you mean --profile?"),
-        (execute.main, ["data", "mnits"], "unknown data set 'mnits'; did you mean mnist?"),
-        (execute.main, ["data", "--chekc"], "'--chekc': no such option; did you mean --check?"),
+        (["figurs"], "No such command 'figurs'. Did you mean 'figures'?"),
+        (["figures", "--porfile", "smoke"], "No such option '--porfile'. Did you mean '--profile'?"),
+        (["data", "mnits"], "unknown data set 'mnits'; did you mean mnist?"),
+        (["data", "--chekc"], "No such option '--chekc'. (Did you mean one of: '--check', '--help'?)"),
     ],
 )
-def test_a_misspelt_command_line_names_the_nearest(capsys, counted, main, arguments, message):
-    with pytest.raises(SystemExit, match="2"):
-        main(arguments)
+def test_a_misspelt_command_line_names_the_nearest(capsys, counted, arguments, message):
+    assert execute.main(arguments) == 2
     assert capsys.readouterr().err.rstrip().endswith(message)
     counted("misspelt: command line", "refused")

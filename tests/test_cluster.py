@@ -5,6 +5,7 @@ The tests share one cluster and go in order: the workers get fewer, the last tes
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -19,7 +20,8 @@ import xarray as xr
 
 import epkit
 from epkit import __main__ as execute
-from epkit.sweep import ensemble, pool, runs
+from epkit.ep import engine
+from epkit.sweep import ensemble, grid, pool, runs
 from epkit.sweep.parameters import ParameterError
 
 ROOT = Path(__file__).parents[1]
@@ -112,8 +114,9 @@ def test_a_cluster_gives_the_numbers_of_this_machine(dask, tmp_path, capfd):
 
 def test_make_figures_trains_on_the_cluster_that_it_is_given(dask, tmp_path, monkeypatch, capfd):
     (tmp_path / "params" / "smoke").mkdir(parents=True)
-    shutil.copy(ROOT / "params" / "smoke" / "02_critical_limit.yaml", tmp_path / "params" / "smoke")
-    monkeypatch.setattr(execute, "PARAMS", tmp_path / "params")
+    for name in ("base.yaml", "02_critical_limit.yaml"):
+        shutil.copy(ROOT / "params" / "smoke" / name, tmp_path / "params" / "smoke")
+    monkeypatch.setenv("EPKIT_PARAMS", str(tmp_path / "params"))
     monkeypatch.setenv("EPKIT_RESULTS", str(tmp_path / "results"))
     assert execute.main(["figures", "--profile", "smoke", "--scheduler", dask.address]) == 0
     shown = capfd.readouterr()
@@ -161,9 +164,9 @@ def test_a_killed_worker_costs_one_retry_from_its_checkpoint(dask, tmp_path):
 
 def test_a_run_that_fails_leaves_the_others_done(dask, tmp_path, monkeypatch):
     path = tmp_path / "sweep.nc"
-    axis = runs._axis
+    axis = grid.axis
     with monkeypatch.context() as patched:
-        patched.setattr(runs, "_axis", lambda sweep, name: [0, -1] if name == "seed" else axis(sweep, name))
+        patched.setattr(grid, "axis", lambda sweep, name: [0, -1] if name == "seed" else axis(sweep, name))
         with pytest.raises(pool.ClusterError) as caught:
             epkit.run(TINY, path, scheduler=dask.address)
     assert "sweep.nc: 2 runs failed; the others are kept" in str(caught.value)
@@ -189,6 +192,44 @@ def test_other_versions_are_refused(dask, tmp_path, monkeypatch, capsys):
     assert epkit.run(TINY | {"seeds": 6}, tmp_path / "sweep.nc", scheduler=dask.address).test_error.notnull().all()
     assert "is refused: epkit source" in capsys.readouterr().err
     worker.wait(timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("environment", "reason"),
+    [
+        ({"OMP_NUM_THREADS": "abc"}, "OMP_NUM_THREADS = 'abc': must be a number of threads, from 1 to 9999, or not be"),
+        ({"OMP_NUM_THREADS": "0"}, "OMP_NUM_THREADS = '0': must be a number of threads, from 1 to 9999, or not be set"),
+        pytest.param(
+            {"PATH": "nowhere", "CXX": ""},
+            "training engine torch there, compiled C++ here: another engine gives other last bits",
+            marks=pytest.mark.skipif(engine.library() is None, reason="this machine compiles nothing itself"),
+        ),
+    ],
+)
+def test_a_worker_with_an_unfit_environment_is_refused_by_name(
+    dask, tmp_path, monkeypatch, capsys, environment, reason
+):
+    """Before any work where it is there already; where it joins later, the others do its work."""
+    dask.wait_for(1)
+    worker = dask.add_worker(**environment)
+    dask.wait_for(2)
+    parameters = TINY | {"seeds": 6}
+    with pytest.raises(pool.ClusterError) as caught:
+        epkit.run(parameters, tmp_path / "sweep.nc", scheduler=dask.address)
+    (line,) = str(caught.value).splitlines()[1:]
+    assert re.match(r"the worker tcp://127\.0\.0\.1:\d+: ", line)
+    assert reason in line
+    monkeypatch.setattr(pool, "refuse_misfits", lambda *_: None)
+    result = epkit.run(parameters, tmp_path / "sweep.nc", scheduler=dask.address)
+    assert result.test_error.notnull().all()
+    assert re.search(rf"the worker tcp://\S+ is refused: {re.escape(reason)}", capsys.readouterr().err)
+    worker.wait(timeout=60)
+
+
+def test_a_misspelt_variable_of_a_worker_is_a_reason_to_refuse_it(monkeypatch):
+    monkeypatch.setenv("EPKIT_DATA_MIROR", "mirror")
+    reason = pool._reason_to_refuse(pool.versions("cpu"), ["mnist"], "cpu")
+    assert reason == "EPKIT_DATA_MIROR: no such environment variable; did you mean EPKIT_DATA_MIRROR?"
 
 
 def test_a_worker_without_the_data_is_named_before_training(dask, tmp_path, monkeypatch):

@@ -249,7 +249,30 @@ def test_without_a_twin_there_is_no_figure_of_precision():
     assert figures.precision({"1024x3-mnist": synthetic.plateau()}) is None
 
 
+def test_twins_are_told_by_their_parameters_not_by_their_names():
+    single, double = synthetic.plateau(), synthetic.plateau(sigmas=(0.0,), dtype="float64")
+    assert "b: 784-1024" in words(figures.precision({"a": double, "b": single}))
+    other = double.assign_attrs(parameters=json.dumps(store.parameters(double) | {"batch_size": 8}))
+    assert figures.precision({"1024x3-mnist": single, "1024x3-mnist-float64": other}) is None
+
+
+def test_what_a_family_varies_is_told_by_its_parameters_not_by_its_name():
+    figures.style()
+    stores, before = synthetic.architecture()
+    names = [name for name in stores if name.startswith(("width", "gain"))]
+    some = {name: stores[name] for name in names}
+    families = {name: "A" if name.startswith("width") else "B" for name in names}
+    labels = [ax.get_xlabel() for ax in figures.limits_over_architecture(some, before, families).axes]
+    assert labels[:2] == ["units in each hidden layer", "input gain A (V)"]
+    renamed = {f"{number}-{name}": ds for number, (name, ds) in enumerate(some.items())}
+    assert "does-not-matter" not in words(figures.errors_over_sigma(renamed, dict.fromkeys(renamed, "does-not-matter")))
+    legends = [ax.get_legend().get_title().get_text() for ax in figures.errors_over_sigma(some, families).axes]
+    assert legends == ["units in each hidden layer", "input gain A (V)"]
+
+
 def test_where_nothing_is_computed_that_is_said():
-    assert "nothing of this has been computed yet" in words(figures.learning_curves({}))
+    for figure in (figures.learning_curves, figures.errors_over_sigma):
+        assert "nothing of this has been computed yet" in words(figure({}))
+    assert "nothing of this has been computed yet" in words(figures.limits_over_architecture({}, xr.Dataset()))
     assert study.escape_table({}).empty
     assert study.claim_escape({}).empty

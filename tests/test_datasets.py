@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import re
 import shutil
 import subprocess
 import sys
@@ -13,9 +14,12 @@ import numpy as np
 import pytest
 import torch
 
+import epkit
 from epkit import data
 from epkit.__main__ import main
 from epkit.data import INFO, DataUnavailable, Info, available, checksum, fetch, load
+from epkit.files import VARIABLES, environment_folder
+from epkit.messages import ParameterError
 
 TRAIN, LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
 FILES = (TRAIN, LABELS, "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
@@ -166,7 +170,7 @@ def test_a_corrupt_mirror_file_is_not_used(fake: Fake, damage: str):
     whole = copy.read_bytes()
     other = gzip.compress(b"something else")
     copy.write_bytes({"other content": other, "truncated": whole[:-20], "not gzip": b"<html>"}[damage])
-    said = "so it is corrupt and not used" if damage == "other content" else "can't be copied to its end"
+    said = "so it is corrupt and not used" if damage == "other content" else "can't be read to its end"
     with pytest.raises(DataUnavailable, match=said):
         load("mnist")
     assert copy.exists()
@@ -187,10 +191,11 @@ def test_a_corrupt_data_file_is_moved_aside_and_had_anew(fake: Fake):
     assert hashlib.sha256(b"damaged").hexdigest() in str(failure.value)
 
 
-def test_the_mirror_as_data_folder_is_refused(fake: Fake):
+def test_the_mirror_as_data_folder_is_refused(fake: Fake, monkeypatch: pytest.MonkeyPatch):
     before = sorted(fake.raw.iterdir())
+    monkeypatch.setenv("EPKIT_DATA", str(fake.raw.parents[1]))
     with pytest.raises(DataUnavailable, match="never written to"):
-        load("mnist", root=fake.raw.parents[1])
+        load("mnist")
     assert sorted(fake.raw.iterdir()) == before
 
 
@@ -215,13 +220,62 @@ def test_download_goes_on_to_the_next_server(fake: Fake, monkeypatch: pytest.Mon
         fetch("mnist")
 
 
+@pytest.mark.parametrize(
+    ("value", "offline"), [("", False), ("0", False), ("false", False), ("No", False), ("1", True), ("yes", True)]
+)
+def test_offline_means_no_download(fake: Fake, monkeypatch: pytest.MonkeyPatch, value: str, offline: bool):
+    from torchvision.datasets import MNIST
+
+    monkeypatch.setattr(MNIST, "mirrors", [])
+    monkeypatch.setenv("EPKIT_DATA_MIRROR", "")
+    monkeypatch.setenv("EPKIT_OFFLINE", value)
+    with pytest.raises(DataUnavailable) as failure:
+        fetch("mnist")
+    assert ("download: not tried, because EPKIT_OFFLINE is set" in str(failure.value)) == offline
+
+
+def test_a_misspelt_variable_is_refused_with_the_right_name(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("EPKIT_DATA_MIROR", "/data")
+    with pytest.raises(ParameterError, match=r"^EPKIT_DATA_MIROR: no such environment .* mean EPKIT_DATA_MIRROR\?$"):
+        fetch("mnist")
+
+
+def test_every_variable_of_the_code_is_known():
+    """What the code base reads, and nothing else, is what `environment` lets pass."""
+    root = Path(__file__).parents[1]
+    sources = [root / "Makefile", root / "README.md", *(root / ".ci").iterdir()]
+    sources += [p for folder in ("epkit", "tests", "benchmarks") for p in (root / folder).rglob("*.py")]
+    names = {name for p in sources for name in re.findall(r"EPKIT_[A-Z_]*[A-Z]\b", p.read_text(encoding="utf-8"))}
+    assert names - {"EPKIT_DATA_MIROR"} == set(VARIABLES)
+
+
+def test_relative_folders_are_the_same_for_a_process_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Kernels start in another folder than the command that starts them."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for name, value in {"EPKIT_DATA": "data", "EPKIT_DATA_MIRROR": "~/mirror", "EPKIT_RESULTS": ""}.items():
+        monkeypatch.setenv(name, value)
+    expected = [tmp_path / "data", tmp_path / "home" / "mirror", None]
+    assert [environment_folder(name) for name in ("EPKIT_DATA", "EPKIT_DATA_MIRROR", "EPKIT_RESULTS")] == expected
+    code = """
+import os, subprocess, sys
+import epkit.files
+os.chdir("/")
+names = "import os; print(os.environ['EPKIT_DATA'], os.environ['EPKIT_DATA_MIRROR'], os.environ['EPKIT_RESULTS'])"
+subprocess.run([sys.executable, "-c", names])
+"""
+    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert child.stdout == f"{expected[0]} {expected[1]} \n"
+
+
 def test_one_file_split_into_two_needs_only_that_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """`kmnist_t10k_split` on 10,000 distinct fake images: 800 and 200 a class, none twice."""
     known = fake_set(tmp_path / "mirror/KMNIST/raw", 10, 10_000)
     info = INFO["kmnist_t10k_split"]
     monkeypatch.setitem(INFO, "kmnist_t10k_split", info._replace(files={file: known[file] for file in info.files}))
     monkeypatch.setenv("EPKIT_DATA_MIRROR", str(tmp_path / "mirror"))
-    split = load("kmnist_t10k_split", root=tmp_path / "data")
+    monkeypatch.setenv("EPKIT_DATA", str(tmp_path / "data"))
+    split = load("kmnist_t10k_split")
     assert not (tmp_path / "data/KMNIST/raw" / TRAIN).exists()
     assert torch.bincount(split.y_train).tolist() == [800] * 10
     assert torch.bincount(split.y_test).tolist() == [200] * 10
@@ -275,8 +329,7 @@ def test_command_line(fake: Fake, capsys: pytest.CaptureFixture[str]):
     assert f"mnist: MNIST/raw/{TRAIN} is neither in" in capsys.readouterr().out
     assert main(["data", "mnist"]) == 1
     assert "Three ways to get it" in capsys.readouterr().out
-    with pytest.raises(SystemExit, match="2"):
-        main(["data", "nist"])
+    assert main(["data", "nist"]) == 2
 
 
 @pytest.mark.parametrize(
@@ -297,3 +350,47 @@ def test_the_real_sets(name: str):
     if name != "mnist":  # the only one that isn't exactly balanced
         assert torch.bincount(split.y_train).tolist() == [info.n_train // 10] * 10
         assert torch.bincount(split.y_test).tolist() == [info.n_test // 10] * 10
+
+
+@pytest.fixture
+def own():
+    generator = np.random.default_rng(0)
+    x, y = generator.random((60, 12)), np.arange(60) % 3
+    yield x, y
+    INFO.pop("mine", None)
+
+
+def test_images_of_ones_own_are_run_by_name_and_named_by_their_content(own, tmp_path):
+    x, y = own
+    data.add("mine", (x[:40], y[:40]), (x[40:], y[40:]), shape=(3, 4), title="my images")
+    sweep = {
+        "dataset": ["mine"], "sigma": [0.0], "seeds": 1, "hidden": [8], "input_gain": 20.0, "beta": 0.01,
+        "iterations": 3, "epochs": 1, "train_images": 40, "test_images": 20,
+    }  # fmt: skip
+    ds = epkit.run(sweep, tmp_path / "mine.nc")
+    assert ds.title.item() == "my images"
+    assert ds.image.shape == (1, 3, 3, 4)
+    first = checksum("mine")
+    data.add("mine", (x[:40] + 0.1, y[:40]), (x[40:], y[40:]))
+    assert checksum("mine") != first
+    with pytest.raises(epkit.StoreError, match="another experiment"):
+        epkit.run(sweep, tmp_path / "mine.nc")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"name": "mnist"}, "name = 'mnist': is a data set of epkit's"),
+        ({"train": (np.ones((4, 3)), np.zeros(3, int))}, r"train: images \(4, 3\), classes \(3,\)"),
+        ({"test": (np.ones((4, 2)), np.zeros(4, int))}, r"test: images \(4, 2\)"),
+        ({"train": (np.ones((4, 3)), np.full(4, 10))}, "class numbers must be integers from 0 to 9"),
+        ({"train": (np.full((4, 3), np.nan), np.zeros(4, int))}, "pixels finite numbers"),
+        ({"shape": (2, 2)}, r"shape = \(2, 2\): an image has 3 pixels"),
+    ],
+)
+def test_impossible_images_of_ones_own_are_refused(change, message):
+    pair = np.ones((4, 3)), np.zeros(4, int)
+    arguments = {"name": "mine", "train": pair, "test": pair} | change
+    with pytest.raises(ValueError, match=message):
+        data.add(**arguments)
+    assert "mine" not in INFO

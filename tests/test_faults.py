@@ -20,7 +20,7 @@ import faulty
 import numpy as np
 import pytest
 import torch
-from counts import FAILED, KEPT, ROOT, verdict_table
+from counts import FAILED, KEPT, ROOT, page
 from jupyter_client.manager import start_new_kernel
 from matplotlib.figure import Figure
 from test_datasets import TRAIN, fake_set
@@ -390,7 +390,7 @@ def test_read_only_results(small_disk, tmp_path, counted):
     counted("read-only results, a notebook opened by hand", "draws, and warns that it saves nothing")
     started_at = time.monotonic()
     with pytest.raises(store.StoreError, match=r"cannot be written \(Read-only file system\)"):
-        epkit.run(SMALL, path)
+        epkit.run(PARAMETERS | {"seeds": 3}, path)
     assert ended(started(faulty.make_figures, tmp_path / "study", disk / "others", said)) == 1
     assert f"{disk / 'others' / 'mine'} is read-only" in said.read_text()
     assert "Traceback" not in said.read_text()
@@ -559,4 +559,4 @@ def test_every_engine_marks_what_diverges(engine, counted):
 @pytest.mark.parametrize("name", ["faults", "bad_input"])
 def test_the_page_shows_what_was_counted(name):
     counts = KEPT / f"{name}.json"
-    assert verdict_table(counts) == (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
+    assert page(counts) == (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")

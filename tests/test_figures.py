@@ -1,5 +1,11 @@
 """Figures that can be read alone, and files that are the same to the byte."""
 
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,6 +14,7 @@ from matplotlib.figure import Figure
 from synthetic import limits_of, store
 
 from epkit import figures, study
+from epkit.figures import canvas
 
 NAMES = ("mnist", "kmnist_t10k_split", "fashion_mnist")
 
@@ -129,6 +136,105 @@ def test_saving_twice_gives_the_same_bytes(tmp_path):
     for a, b in zip(first, second, strict=True):
         assert a.read_bytes() == b.read_bytes()
     assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["figure.png", "figure.svg"]
+
+
+def digests(*names):
+    """SHA-256 of the PNG and the SVG of each figure, drawn in this order."""
+    drawings = {name: canvas.draw(figures.circuit() if name == "circuit" else drawn(name), name) for name in names}
+    return {name: [hashlib.sha256(file).hexdigest() for file in files.values()] for name, files in drawings.items()}
+
+
+HOSTILE = """
+backend: TkAgg
+figure.dpi: 33
+savefig.dpi: 44
+savefig.bbox: tight
+savefig.facecolor: red
+font.family: serif
+font.size: 23
+text.usetex: True
+mathtext.fontset: cm
+svg.fonttype: none
+svg.hashsalt: mine
+lines.linewidth: 7
+axes.prop_cycle: cycler("color", ["r", "g"])
+axes.grid: True
+axes.formatter.use_locale: True
+xtick.direction: in
+image.cmap: jet
+path.simplify: False
+path.sketch: 1, 100, 2
+"""
+
+
+def test_a_readers_matplotlibrc_changes_no_byte(tmp_path):
+    (tmp_path / "matplotlibrc").write_text(HOSTILE)
+    names = ("error_over_sigma", "error_map", "circuit")
+    program = f"import test_figures; print(test_figures.digests(*{names}))"
+    here = os.pathsep.join([str(Path(__file__).parent), str(Path(figures.__file__).parents[2])])
+    environment = {name: value for name, value in os.environ.items() if name != "MPLBACKEND"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False,
+        env=environment | {"MATPLOTLIBRC": str(tmp_path / "matplotlibrc"), "PYTHONPATH": here},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == str(digests(*names))
+
+
+def test_neither_repetition_nor_order_changes_a_byte():
+    names = ["signal_to_noise", "error_map", "circuit", "clt_scaling", "limit_ratios", "noise_or_tuning"]
+    assert digests(*names) == digests(*reversed(names))
+
+
+def test_the_last_digits_of_a_fit_change_no_byte():
+    ds = store(rates=(0.02, 0.1), benefit=0.3, spread=0.3)
+    limits = limits_of(ds)
+    moved = limits.map(lambda values: values * (1 + 1e-9) if values.dtype.kind == "f" else values)
+    assert not moved.equals(limits)
+    first, second = (canvas.draw(figures.error_over_sigma(ds, each), "figure") for each in (limits, moved))
+    assert first == second
+
+
+def test_what_would_not_change_is_not_written(tmp_path):
+    paths = figures.save(drawn("error_over_sigma"), tmp_path, "figure")
+    before = [path.stat() for path in paths]
+    figures.save(drawn("error_over_sigma"), tmp_path, "figure")
+    assert [(path.stat().st_ino, path.stat().st_mtime_ns) for path in paths] == [
+        (stat.st_ino, stat.st_mtime_ns) for stat in before
+    ]
+    paths[0].write_bytes(b"damaged")
+    figures.save(drawn("error_over_sigma"), tmp_path, "figure")
+    assert paths[0].stat().st_size == before[0].st_size
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_every_figure_has_an_alternative_text(name, tmp_path, monkeypatch):
+    displayed = []
+    monkeypatch.setattr(canvas, "display", displayed.append)
+    figures.show(figure := drawn(name), tmp_path, name)
+    (image,) = displayed
+    assert image.data == (tmp_path / f"{name}.png").read_bytes()
+    _, metadata = image._repr_mimebundle_()
+    alternative = metadata["image/png"]["alt"]
+    assert alternative.startswith(figure.get_suptitle().split("$")[0])
+    assert "5 seeds" in alternative or "3 seeds" in alternative
+    assert not {"$", "\n", "\\"} & set(alternative)
+
+
+def test_figures_without_a_caption_have_an_alternative_text():
+    assert canvas.alternative(figures.circuit()).startswith("A deep resistive network: one pixel, two hidden units")
+    samples = figures.sample_images({"Cash $": np.zeros((3, 8, 8)), "large": np.zeros((2, 28, 28))})
+    assert canvas.alternative(samples) == "Cash $, 8 × 8 pixels. large, 28 × 28 pixels"
+
+
+def test_a_figure_in_a_read_only_folder_is_shown_all_the_same(tmp_path, monkeypatch):
+    displayed = []
+    monkeypatch.setattr(canvas, "display", displayed.append)
+    monkeypatch.setattr(canvas, "writable", lambda folder: False)
+    with pytest.warns(UserWarning, match="the folder is read-only"):
+        figures.show(drawn("error_over_sigma"), tmp_path, "figure")
+    assert displayed[0].data.startswith(b"\x89PNG")
+    assert not list(tmp_path.iterdir())
 
 
 def test_verdicts_are_counted_apart_by_kind_of_setting():

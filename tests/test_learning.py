@@ -247,7 +247,7 @@ def test_relative_rates_give_steps_of_the_size_of_the_weights(digits):
     [
         ({"learning_rates": (0.1,)}, "must be 3 rates, one for each layer"),
         ({"batch_size": 0}, "allowed|from 1 to"),
-        ({"batch_size": 500}, "from 1 to the 400 training images"),
+        ({"batch_size": 500}, "must be an integer from 1 to 400"),
     ],
 )
 def test_wrong_training_arguments_are_refused(digits, change, message):

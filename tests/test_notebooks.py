@@ -9,17 +9,17 @@ from pathlib import Path
 
 import nbformat
 import pytest
-import yaml
 
 from epkit import __main__ as execute
-from epkit.sweep.parameters import ParameterError
+from epkit.sweep import inputs
+from epkit.sweep.parameters import ParameterError, Summary
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 NAMES = [path.stem for path in NOTEBOOKS]
 
 
-def defaults(path):
+def parameters_cell(path):
     """The literals of a notebook's parameters cell."""
     cells = [c for c in nbformat.read(path, as_version=4).cells if "parameters" in c.metadata.get("tags", [])]
     assert len(cells) == 1, "exactly one parameters cell"
@@ -36,13 +36,34 @@ def test_committed_notebooks_are_executed(path):
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=NAMES)
-def test_defaults_are_the_profile_whose_store_is_committed(path):
-    given = defaults(path)
-    profile = given.pop("profile")
-    assert given.pop("scheduler") is None, "a reader needs no cluster"
-    assert given == yaml.safe_load((ROOT / "params" / profile / f"{path.stem}.yaml").read_text())
-    stores = "*.nc" if path.stem.startswith(execute.SUMMARY) else f"{path.stem}*.nc"
+def test_a_parameter_is_written_once(path):
+    """In the profile's file: the notebook names a profile whose store is committed, and leaves all else to it."""
+    names = parameters_cell(path)
+    profile = names.pop("profile")
+    assert set(names.values()) <= {None}
+    model = type(execute.planned(profile)[path.stem])
+    assert set(names) <= {"scheduler", *model.model_fields}
+    settings, _ = inputs.profile_settings(profile, path.stem, model)
+    assert set(settings) <= set(names), "what the profile sets, a reader finds in the notebook"
+    stores = "*.nc" if model is Summary else f"{path.stem}*.nc"
     assert list((ROOT / "results" / profile).glob(stores))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=NAMES)
+def test_a_notebook_takes_its_parameters_by_its_own_name(path):
+    cells = [c.source for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code"]
+    assert f'parameters, folder = epkit.notebook("{path.stem}", globals())' in cells[1].splitlines()
+
+
+def test_profiles_hold_what_differs_from_their_base():
+    """Short files, and none that repeats its base."""
+    for base in (ROOT / "params").glob("*/base.yaml"):
+        shared = inputs.parameter_file(base, base.name)
+        for path in set(base.parent.glob("*.yaml")) - {base}:
+            own = inputs.parameter_file(path, path.name)
+            assert not [name for name, value in own.items() if name in shared and value == shared[name]], path
+            if path.name[:2] in ("02", "03", "04", "07"):
+                assert len(path.read_text(encoding="utf-8").splitlines()) <= 15
 
 
 @pytest.mark.parametrize("profile", sorted(p.name for p in (ROOT / "params").iterdir() if p.is_dir()))
@@ -52,12 +73,13 @@ def test_every_profile_is_valid(profile):
 
 def test_smoke_has_every_notebook():
     *others, last = execute.planned("smoke")
+    assert others == sorted(others)
     assert sorted([*others, last]) == NAMES
-    assert last.startswith(execute.SUMMARY), "it sums up what the others find"
+    assert last == "05_claims", "it sums up what the others find"
 
 
 def test_readme_shows_what_the_stores_say():
-    table = execute.results_table(execute.SHOWN)
+    table = execute.results_table(execute.README_PROFILE)
     assert table.count("\n") > 10
     assert execute.MARKS[0] + "\n" + table + execute.MARKS[1] in execute.README.read_text(encoding="utf-8")
 
@@ -76,7 +98,9 @@ def test_every_notebook_runs_end_to_end_and_a_second_time_not_at_all(tmp_path):
     for name in NAMES:
         notebook = nbformat.read(tmp_path / "smoke" / f"{name}.ipynb", as_version=4)
         assert all(c.execution_count for c in notebook.cells if c.cell_type == "code")
-        assert list((tmp_path / "smoke").glob(f"{name}*.nc")) or name.startswith(execute.SUMMARY)
+        injected = [c.source for c in notebook.cells if c.source.startswith("# Parameters\n")]
+        assert injected == ['# Parameters\nprofile = "smoke"\nscheduler = None\n']
+        assert list((tmp_path / "smoke").glob(f"{name}*.nc")) or name == "05_claims"
         assert list((tmp_path / "smoke" / "figures").glob(f"{name[:2]}_*.png"))
         assert list((tmp_path / "smoke" / "figures").glob(f"{name[:2]}_*.svg"))
     assert "Verdicts, computed from the stores" in first.stdout
@@ -100,9 +124,9 @@ def test_without_data_a_named_profile_stops_with_the_way_to_get_them(tmp_path):
 def test_without_data_the_fallback_says_so_in_the_summary(tmp_path, monkeypatch, capsys):
     for profile in ("quick", "smoke"):  # one notebook is enough
         (tmp_path / "params" / profile).mkdir(parents=True)
-        shutil.copy(ROOT / "params" / profile / "02_critical_limit.yaml", tmp_path / "params" / profile)
-    monkeypatch.setattr(execute, "PARAMS", tmp_path / "params")
-    for name, value in {"EPKIT_RESULTS": "results", "EPKIT_DATA": "data"}.items():
+        for name in ("base.yaml", "02_critical_limit.yaml"):
+            shutil.copy(ROOT / "params" / profile / name, tmp_path / "params" / profile)
+    for name, value in {"EPKIT_PARAMS": "params", "EPKIT_RESULTS": "results", "EPKIT_DATA": "data"}.items():
         monkeypatch.setenv(name, str(tmp_path / value))
     monkeypatch.setenv("EPKIT_OFFLINE", "1")
     monkeypatch.setenv("EPKIT_DATA_MIRROR", "")
@@ -125,11 +149,11 @@ def test_a_broken_parameter_file_is_refused_before_any_work(tmp_path, monkeypatc
     (tmp_path / "mine").mkdir()
     base = "dataset: [digits]\nsigma: [0.0]\n" if ":" in text and "sigma: " not in text else "dataset: [digits]\n"
     (tmp_path / "mine" / "02_critical_limit.yaml").write_text(text if text == "- 1" else base + text)
-    monkeypatch.setattr(execute, "PARAMS", tmp_path)
+    monkeypatch.setenv("EPKIT_PARAMS", str(tmp_path))
     with pytest.raises(ParameterError) as caught:
         execute.planned("mine")
     assert message in str(caught.value)
-    with pytest.raises(ParameterError, match="PROFILE = other: no such profile; there are mine"):
+    with pytest.raises(ParameterError, match="profile = 'other': no such profile; there are mine"):
         execute.planned("other")
 
 

@@ -3,13 +3,12 @@
 import numpy as np
 import pytest
 import torch
-import yaml
 
 import epkit
 from epkit import DeepResistiveNetwork, figures, gradient, study
-from epkit.files import CHECKOUT
 from epkit.reference import exactness, spice
 from epkit.reference.solutions import backpropagated
+from epkit.sweep.inputs import profile_settings
 from epkit.sweep.parameters import Oracles, ParameterError
 
 DOUBLE = torch.float64
@@ -70,7 +69,7 @@ def test_the_implicit_gradient_is_that_of_autograd_and_of_a_small_nudge(problem)
 
 @pytest.fixture(scope="module")
 def smoke():
-    return yaml.safe_load((CHECKOUT / "params/smoke/06_oracles.yaml").read_text())
+    return profile_settings("smoke", "06_oracles", Oracles)[0]
 
 
 @pytest.mark.ngspice

@@ -215,7 +215,7 @@ class DeepResistiveNetwork(Network):
         if not bool(self.has_minimum(beta).all()):
             smallest = float(self.weights[-1].sum(1).min())
             raise ValueError(
-                f"beta = {beta}: its size must stay below the least total conductance of an output unit, {smallest:.3g}"
+                f"beta = {abs(beta):g}: must stay below the least total conductance of an output unit, {smallest:.3g} S"
             )
         drive = self._drive(x)
         states = settle(

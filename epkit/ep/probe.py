@@ -133,36 +133,55 @@ def relative_rates(
     x: Float[Tensor, "n n_0"],
     y: Int[Tensor, " n"],
     *,
-    input_gain: float,
     beta: float,
-    iterations: int,
     batch_size: int,
-    references: int = 8,
     batches: int = 32,
-    network: Callable[..., Any] = DeepResistiveNetwork,
-    device: str | torch.device = "cpu",
+    **options: Any,
 ) -> Float[Tensor, " layer"]:
     """Learning rate of each layer at which a step moves it by its own mean weight: mean(W_l) / rms(G_l).
 
     G is the gradient before training, on batches like those of training; a study's rates are eta times these. The rms
     differs a lot from one random network to the next, so its geometric mean over `references` untrained networks is
-    taken, and every seed of a sweep trains with the same rates. Raises ValueError where a rate isn't finite: the
-    response to so small a beta is lost in rounding.
+    taken, and every seed of a sweep trains with the same rates. Options: input_gain, iterations, references (8),
+    network (DeepResistiveNetwork), device. Raises ValueError where the gradient vanishes or isn't finite.
     """
-    seeds = range(checks.count("references", references))
-    net = network(sizes, input_gain=input_gain, members=references, seed=list(seeds), device=device)
-    x, y = checks.labelled(net, (x, y))
-    batch_size = checks.count("batch_size", batch_size, most=len(x))
-    target = one_hot(y, net.sizes[-1]).to(net.biases[0])
-    power = torch.zeros(len(net.weights), references)
-    for images, goals in list(zip(x.split(batch_size), target.split(batch_size), strict=True))[:batches]:
-        estimate = gradient(net, images, goals, beta=beta, iterations=iterations)
-        power += torch.stack([g.square().mean((1, 2)) for g in estimate.weights]).cpu()
-    rms = (power / min(batches, -(-len(x) // batch_size))).log().mean(1).mul(0.5).exp()
-    rates = torch.stack([w.mean().cpu() for w in net.weights]) / rms
+    rates = _calibrated(sizes, x, y, torch.float32, beta, batch_size, batches, **options)
+    # Where float32 can't tell what so small a nudge moves, float64 can.
+    coarse, fine = (_calibrated(sizes, x, y, t, beta, batch_size, 1, **options) for t in (torch.float32, torch.float64))
+    if not torch.allclose(coarse.double(), fine, rtol=0.01, atol=0.0):
+        rates = _calibrated(sizes, x, y, torch.float64, beta, batch_size, batches, **options)
     if not bool((rates.isfinite() & (rates > 0)).all()):
         raise ValueError(
             f"beta = {beta}: the gradient before training vanishes or is not finite, so no learning rate suits it "
             f"(rates {shown(rates.tolist())}); a larger beta, or another gain, is needed"
         )
     return rates
+
+
+def _calibrated(
+    sizes: Sequence[int],
+    x: Float[Tensor, "n n_0"],
+    y: Int[Tensor, " n"],
+    dtype: torch.dtype,
+    beta: float,
+    batch_size: int,
+    batches: int,
+    *,
+    input_gain: float,
+    iterations: int,
+    references: int = 8,
+    network: Callable[..., Any] = DeepResistiveNetwork,
+    device: str | torch.device = "cpu",
+) -> Float[Tensor, " layer"]:
+    """The rates from networks of one type and some batches."""
+    seeds = list(range(checks.count("references", references)))
+    net = network(sizes, input_gain=input_gain, members=references, seed=seeds, dtype=dtype, device=device)
+    x, y = checks.labelled(net, (x, y))
+    checks.count("batch_size", batch_size, most=len(x))
+    target = one_hot(y, net.sizes[-1]).to(net.biases[0])
+    power, count = torch.zeros(len(net.weights), references), min(batches, -(-len(x) // batch_size))
+    for images, goals in list(zip(x.split(batch_size), target.split(batch_size), strict=True))[:count]:
+        estimate = gradient(net, images, goals, beta=beta, iterations=iterations)
+        power += torch.stack([g.square().mean((1, 2)) for g in estimate.weights]).cpu()
+    rms = (power / count).log().mean(1).mul(0.5).exp()
+    return torch.stack([w.mean().cpu() for w in net.weights]) / rms

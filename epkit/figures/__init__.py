@@ -1,84 +1,16 @@
+# ruff: noqa: F401, I001
+# mypy: implicit-reexport
 """The figures: each takes a store and what the study says of it, and returns a Figure that can be understood alone."""
 
-from .architecture import (
-    along_the_way,
-    conjecture,
-    errors_over_sigma,
-    escape_times,
-    learning_curves,
-    limits_over_architecture,
-    precision,
-)
-from .benefit_of_noise import (
-    choice_made_on,
-    convergence,
-    error_map,
-    final_accuracies,
-    noise_or_tuning,
-    optimum_over_limit,
-    rounding_control,
-)
 from .canvas import save, show, style
+from .published_networks import published
+from .equilibrium_propagation import circuit, gradient_check, learning, relaxation
+from .critical_limit import conductances, error_over_sigma, signal_to_noise, training_curves, unit_activity
 from .clt_scaling import clt_scaling, collapse
-from .critical_limit import (
-    conductances,
-    dataset_comparison,
-    error_over_sigma,
-    limit_ratios,
-    sample_images,
-    signal_to_noise,
-    training_curves,
-    unit_activity,
-    verdict_counts,
-)
-from .equilibrium_propagation import (
-    circuit,
-    error_over_beta,
-    gradient_check,
-    learning,
-    published,
-    real_diodes,
-    relaxation,
-    rounding,
-    stopping_early,
-)
-
-__all__ = [
-    "along_the_way",
-    "choice_made_on",
-    "circuit",
-    "clt_scaling",
-    "collapse",
-    "conductances",
-    "conjecture",
-    "convergence",
-    "dataset_comparison",
-    "error_map",
-    "error_over_beta",
-    "error_over_sigma",
-    "errors_over_sigma",
-    "escape_times",
-    "final_accuracies",
-    "gradient_check",
-    "learning",
-    "learning_curves",
-    "limit_ratios",
-    "limits_over_architecture",
-    "noise_or_tuning",
-    "optimum_over_limit",
-    "precision",
-    "published",
-    "real_diodes",
-    "relaxation",
-    "rounding",
-    "rounding_control",
-    "sample_images",
-    "save",
-    "show",
-    "signal_to_noise",
-    "stopping_early",
-    "style",
-    "training_curves",
-    "unit_activity",
-    "verdict_counts",
-]
+from .dataset_comparison import dataset_comparison, limit_ratios, sample_images
+from .claims import verdict_counts
+from .oracles import error_over_beta, real_diodes, rounding, stopping_early
+from .benefit_of_noise import choice_made_on, convergence, error_map, final_accuracies
+from .benefit_of_noise import noise_or_tuning, optimum_over_limit, rounding_control
+from .architecture import by_first_part, conjecture, errors_over_sigma, limits_over_architecture
+from .escape_from_the_plateau import along_the_way, escape_times, learning_curves, precision

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, one_hot
 
-from .. import data as datasets
+from .. import data
 from ..ep.learning import Estimator, gradient
 from ..ep.networks import DeepResistiveNetwork
 from ..ep.probe import one_thread
@@ -24,7 +24,7 @@ from ..sweep import ensemble, store
 from ..sweep.parameters import Oracles, Solved, settings, validated
 from ..sweep.runs import complete_store, memoised, progress_bar
 from . import spice
-from .solutions import DOUBLE, Layers, _quadratic, agreement, implicit_gradient, steady_state
+from .solutions import DOUBLE, Layers, agreement, implicit_gradient, quadratic_energy, steady_state
 
 ESTIMATORS: tuple[Estimator, ...] = ("centered", "positive")
 
@@ -50,7 +50,7 @@ def measure_exactness(parameters: Oracles | Mapping[str, object], path: str | Pa
           ("real").
 
     Raises:
-        ParameterError: before any work. datasets.DataUnavailable. StoreError: when the store can't be written.
+        ParameterError: before any work. data.DataUnavailable. StoreError: when the store can't be written.
     """
     study = parameters if isinstance(parameters, Oracles) else validated(Oracles, parameters)
 
@@ -71,30 +71,28 @@ class _Batch(NamedTuple):
 
 
 def _measured(study: Oracles, name: str) -> xr.Dataset:
-    """What `experiments.measure_exactness` stores, computed under a progress bar of that name."""
-    data = datasets.load(study.dataset, train=study.images, test=1)
-    batch = _Batch(data.x_train.double(), one_hot(data.y_train, 10).double())
-    parts = []
+    """The content of `measure_exactness`' store, computed under a progress bar of that name."""
+    split = data.load(study.dataset, train=study.images, test=1)
+    batch = _Batch(split.x_train.double(), one_hot(split.y_train, 10).double())
     with progress_bar(total=len(study.networks) + 2, desc=name) as bar, one_thread(), ensemble.nudge_too_strong():
-        stopped = []
-        for published in study.networks:
-            stopped.append(_stopped_early(published, study.iterations, batch))
+        networks = []
+        for network in study.networks:
+            networks.append(_stopped_early(network, study.iterations, batch))
             bar.update()
-        names = ["-".join(map(str, (batch.x.shape[1], *p.hidden, 10))) for p in study.networks]
-        parts.append(xr.concat(stopped, "network", join="outer").assign_coords(network=names))
-        parts.append(_error_over_beta(study, batch))
-        bar.update()
-        parts.append(_real_diodes(study, batch))
-        bar.update()
-    everything = xr.merge(parts, join="outer", compat="equals")
-    everything["title"] = (), datasets.INFO[study.dataset].title
-    checksums = {study.dataset: datasets.checksum(study.dataset)}
+        names = ["-".join(map(str, (batch.x.shape[1], *network.hidden, 10))) for network in study.networks]
+        parts = [xr.concat(networks, "network", join="outer").assign_coords(network=names)]
+        for part in (_error_over_beta, _real_diodes):
+            parts.append(part(study, batch))
+            bar.update()
+    merged = xr.merge(parts, join="outer", compat="equals")
+    merged["title"] = (), data.INFO[study.dataset].title
+    checksums = {study.dataset: data.checksum(study.dataset)}
     title = "Relaxation, gradient and diodes against exact solutions"
-    return everything.assign_attrs(store.provenance(title, settings(study), checksums))
+    return merged.assign_attrs(store.provenance(title, settings(study), checksums))
 
 
 def _twins(hidden: list[int], gain: float, n_0: int) -> tuple[DeepResistiveNetwork, DeepResistiveNetwork]:
-    """One untrained circuit, the same to the last bit, to be computed in float64 and in float32."""
+    """One untrained circuit twice, equal to the last bit: computed in float64, and in float32."""
     double, single = (
         DeepResistiveNetwork((n_0, *hidden, 10), input_gain=gain, dtype=dtype) for dtype in (DOUBLE, torch.float32)
     )
@@ -103,18 +101,19 @@ def _twins(hidden: list[int], gain: float, n_0: int) -> tuple[DeepResistiveNetwo
 
 
 def _ep(net: DeepResistiveNetwork, batch: _Batch, **settings: Any) -> list[Tensor]:
-    """EP estimate for the conductances, computed in the network's precision, one float64 (n_pre, n_post) a layer."""
+    """EP estimate for the conductances (V^2), in the network's precision: one float64 (n_pre, n_post) a layer."""
     estimate = gradient(net, *(t.to(net.biases[0]) for t in batch), **settings)
     return [g[0].double() for g in estimate.weights]
 
 
 def _estimate(net: DeepResistiveNetwork, x: Tensor, upper: Layers, lower: Layers, beta: float) -> list[Tensor]:
-    """Centred EP estimate of the conductances' gradient from two states, however they were found."""
+    """Centred EP estimate (V^2), one (n_pre, n_post) a layer, from the states (V) of the two nudged phases."""
     states = [torch.stack(pair)[None] for pair in zip(upper, lower, strict=True)]
     return [w[0] for w in net.contrast(x, states, 2 * beta).weights]
 
 
 def _rms(layers: Layers) -> list[float]:
+    """Of each layer, over inputs and units."""
     return [float(v.square().mean().sqrt()) for v in layers]
 
 
@@ -123,49 +122,56 @@ def _difference(a: Layers, b: Layers) -> Layers:
 
 
 def _agreements(estimate: list[Tensor], reference: list[Tensor]) -> list[tuple[float, float]]:
+    """Cosine and relative error of each layer."""
     return [agreement(e, r) for e, r in zip(estimate, reference, strict=True)]
 
 
-def _stopped_early(published: Solved, iterations: list[int], batch: _Batch) -> xr.Dataset:
-    """One published network, untrained: distances, gradients with few iterations, responses."""
+def _stopped_early(network: Solved, iterations: list[int], batch: _Batch) -> xr.Dataset:
+    """An untrained network whose phases end before the steady state, against the steady states themselves.
+
+    Returns:
+        Dataset with distance (phase, iteration, layer; V), cosine and relative_error (reference, iteration, layer),
+        voltage, response and rounding (layer; V), float32_error (layer), as `measure_exactness` explains them;
+        published_iterations and published_beta (S), the network's own.
+    """
     x, target = batch
-    beta = published.beta
-    net, single = _twins(published.hidden, published.input_gain, x.shape[1])
+    beta = network.beta
+    net, single = _twins(network.hidden, network.input_gain, x.shape[1])
     free = steady_state(net, x)
     steady = {
         "free": free,
         "nudged +": steady_state(net, x, target, beta, start=free),
         "nudged -": steady_state(net, x, target, -beta, start=free),
     }
-    begin = net.relax(x, published.iterations)
-    distance, stopped = [], {}
+    relaxed = net.relax(x, network.iterations)
+    distance, early = [], {}
     for phase, sign in (("free", 0), ("nudged +", 1), ("nudged -", -1)):
-        state, along = begin if sign else None, []
+        state, distances = relaxed if sign else None, []
         for k in range(1, max(iterations) + 1):
             state = net.relax(x, 1, target if sign else None, sign * beta, state)
             if k in iterations:
-                along.append(_rms(_difference([v[0] for v in state], steady[phase])))
-            if k == published.iterations:
-                stopped[phase] = [v[0] for v in state]
-        distance.append(along)
+                distances.append(_rms(_difference([v[0] for v in state], steady[phase])))
+            if k == network.iterations:
+                early[phase] = [v[0] for v in state]
+        distance.append(distances)
     converged = _estimate(net, x, steady["nudged +"], steady["nudged -"], beta)
     exact, _ = implicit_gradient(net, x, target, free)
     estimates = [_ep(net, batch, beta=beta, iterations=k) for k in iterations]
-    agreement = [[_agreements(estimate, reference) for estimate in estimates] for reference in (converged, exact)]
-    settings = {"beta": beta, "iterations": published.iterations}
-    rounded = _agreements(_ep(single, batch, **settings), _ep(net, batch, **settings))
-    rounding = [torch.from_numpy(np.spacing(v.float().abs().numpy())).double() for v in stopped["free"]]
-    dims, table = ("reference", "iteration", "layer"), np.array(agreement)
+    table = np.array([[_agreements(estimate, reference) for estimate in estimates] for reference in (converged, exact)])
+    published = {"beta": beta, "iterations": network.iterations}
+    single_to_double = _agreements(_ep(single, batch, **published), _ep(net, batch, **published))
+    rounding = [torch.from_numpy(np.spacing(v.float().abs().numpy())).double() for v in early["free"]]
+    dims = ("reference", "iteration", "layer")
     return xr.Dataset(
         {
             "distance": (("phase", "iteration", "layer"), np.array(distance), {"units": "V"}),
             "cosine": (dims, table[..., 0], {"units": "1"}),
             "relative_error": (dims, table[..., 1], {"units": "1"}),
-            "voltage": ("layer", _rms(stopped["free"]), {"units": "V"}),
-            "response": ("layer", _rms(_difference(stopped["nudged +"], stopped["nudged -"])), {"units": "V"}),
+            "voltage": ("layer", _rms(early["free"]), {"units": "V"}),
+            "response": ("layer", _rms(_difference(early["nudged +"], early["nudged -"])), {"units": "V"}),
             "rounding": ("layer", _rms(rounding), {"units": "V"}),
-            "float32_error": ("layer", [error for _, error in rounded], {"units": "1"}),
-            "published_iterations": ((), published.iterations, {"units": "1"}),
+            "float32_error": ("layer", [error for _, error in single_to_double], {"units": "1"}),
+            "published_iterations": ((), network.iterations, {"units": "1"}),
             "published_beta": ((), beta, {"units": "S"}),
         },
         {
@@ -178,7 +184,7 @@ def _stopped_early(published: Solved, iterations: list[int], batch: _Batch) -> x
 
 
 def _error_over_beta(study: Oracles, batch: _Batch) -> xr.Dataset:
-    """Relative error of converged EP estimates against implicit differentiation, in float64 and float32."""
+    """beta_error (precision, estimator, nudge, layer): of converged EP estimates against implicit differentiation."""
     double, single = _twins(study.hidden, study.input_gain, batch.x.shape[1])
     exact, _ = implicit_gradient(double, *batch, steady_state(double, batch.x))
 
@@ -199,40 +205,41 @@ def _error_over_beta(study: Oracles, batch: _Batch) -> xr.Dataset:
 
 
 def _real_diodes(study: Oracles, batch: _Batch) -> xr.Dataset:
-    """A small network whose diodes have a forward voltage, solved by ngspice; NaN where that isn't installed."""
-    shape = datasets.INFO[study.dataset].shape
+    """A small network whose diodes have a forward voltage, solved by ngspice; NaN where that isn't installed.
+
+    Returns:
+        Dataset with shift (scale, layer), diode_cosine and diode_error (scale, circuit, layer), as `measure_exactness`
+        explains them; diode_sizes, the sizes of the layers, as JSON; forward (scale; V).
+    """
+    shape = data.INFO[study.dataset].shape
     x = avg_pool2d(batch.x.unflatten(1, shape)[:, None], study.pool).flatten(1)
     net, _ = _twins(study.diode_hidden, study.diode_gain, x.shape[1])
-    beta, target, layers = study.diode_beta, batch.target, len(net.sizes) - 1
+    beta, layers = study.diode_beta, len(net.sizes) - 1
 
-    def solved(sign: int, diode: str, scale: float = 1.0) -> Layers:
-        images = [
-            spice.solve(
-                spice.netlist(
-                    net, image, 0, goal if sign else None, sign * beta, diode, scale=scale, siemens=study.siemens
-                ),
-                net.sizes,
-            )
-            for image, goal in zip(x, target, strict=True)
-        ]
+    def solve(sign: int, diode: str, scale: float = 1.0) -> Layers:
+        images = []
+        for image, target in zip(x, batch.target, strict=True):
+            goal, nudge = (target, sign * beta) if sign else (None, 0.0)
+            text = spice.netlist(net, image, 0, goal, nudge, diode, scale=scale, siemens=study.siemens)
+            images.append(spice.solve(text, net.sizes))
         return [torch.from_numpy(np.stack(layer)) for layer in zip(*images, strict=True)]
 
     shift = np.full((len(study.scales), layers), np.nan)
     agreement = np.full((len(study.scales), 2, layers, 2), np.nan)
     model = spice.MODELS[study.diode]
     if spice.available():
-        ideal = solved(0, "ideal")
-        reference = _estimate(net, x, solved(1, "ideal"), solved(-1, "ideal"), beta)
-        hessian, current, sign = _quadratic(net, x, 0)
+        ideal = solve(0, "ideal")
+        reference = _estimate(net, x, solve(1, "ideal"), solve(-1, "ideal"), beta)
+        hessian, current, sign = quadratic_energy(net, x, 0)
         for row, scale in enumerate(study.scales):
-            free = solved(0, study.diode, scale)
-            estimate = _estimate(net, x, solved(1, study.diode, scale), solved(-1, study.diode, scale), beta)
-            # Kirchhoff: what the resistors carry away from a unit has come through its diode.
+            free = solve(0, study.diode, scale)
+            estimate = _estimate(net, x, solve(1, study.diode, scale), solve(-1, study.diode, scale), beta)
+            # Kirchhoff: the current that resistors carry away from a unit has come through its diode.
             through = study.siemens * sign * (torch.cat(free, 1) @ hessian - current)
             shunt = sign.abs() * model.scaled(scale).slope(through) / study.siemens
-            exact, _ = implicit_gradient(net, x, target, free, shunt=shunt)
+            exact, _ = implicit_gradient(net, x, batch.target, free, shunt=shunt)
             shift[row] = np.array(_rms(_difference(free, ideal))) / np.array(_rms(ideal))
-            agreement[row] = [_agreements(estimate, r) for r in (reference, exact)]
+            agreement[row] = [_agreements(estimate, other) for other in (reference, exact)]
     else:
         warnings.warn("ngspice is not installed: what real diodes do is left out", stacklevel=3)
     return xr.Dataset(

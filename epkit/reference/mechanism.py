@@ -13,7 +13,7 @@ import xarray as xr
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from .. import data as datasets
+from .. import data
 from ..ep.learning import NUDGES, gradient
 from ..ep.networks import DeepResistiveNetwork
 from ..ep.probe import one_thread
@@ -46,9 +46,9 @@ def examine_network(parameters: Mechanism | Mapping[str, object], path: str | Pa
 
 
 def _examined(mechanism: Mechanism, name: str) -> xr.Dataset:
-    """What `experiments.examine_network` stores, computed under a progress bar of that name."""
-    data = ensemble.data(mechanism, mechanism.dataset)
-    x_train, y_train = data.train
+    """The content of `examine_network`'s store, computed under a progress bar of that name."""
+    images = ensemble.data(mechanism, mechanism.dataset)
+    x_train, y_train = images.train
     sizes = layer_sizes(mechanism, mechanism.dataset)
     x = x_train[: mechanism.check_images].double()
     target = one_hot(y_train[: mechanism.check_images], sizes[-1]).double()
@@ -60,15 +60,15 @@ def _examined(mechanism: Mechanism, name: str) -> xr.Dataset:
         reference = backpropagated(untrained, x, target, iterations=mechanism.check_iterations)
         bar.update()
         estimates = []
-        for name, beta in itertools.product(NUDGES, mechanism.betas):
-            estimate = gradient(untrained, x, target, beta=beta, iterations=mechanism.check_iterations, estimator=name)
+        for nudge, beta in itertools.product(NUDGES, mechanism.betas):
+            estimate = gradient(untrained, x, target, beta=beta, iterations=mechanism.check_iterations, estimator=nudge)
             estimates.append([agreement(g, r) for g, r in zip(estimate.weights, reference, strict=True)])
             bar.update()
         net = DeepResistiveNetwork(sizes, input_gain=mechanism.input_gain, dtype=getattr(torch, mechanism.dtype))
         rates = mechanism.learning_rate * torch.tensor(ensemble.layer_rates(mechanism, mechanism.dataset, "cpu"))
         history = train(
             net,
-            *data.train,
+            *images.train,
             epochs=mechanism.epochs,
             batch_size=mechanism.batch_size,
             beta=mechanism.beta,
@@ -76,38 +76,42 @@ def _examined(mechanism: Mechanism, name: str) -> xr.Dataset:
             learning_rates=rates.tolist(),
             decay=mechanism.decay,
             bias_rate=mechanism.bias_rate,
-            test=data.test,
+            test=images.test,
             estimator=mechanism.estimator,
         )
         bar.update(mechanism.epochs)
-    compared = np.array(estimates).reshape(len(NUDGES), len(mechanism.betas), -1, 2)
+    agreements = np.array(estimates).reshape(len(NUDGES), len(mechanism.betas), -1, 2)
     dims = ("estimator", "nudge", "layer")
-    checked = xr.Dataset(
+    checks = xr.Dataset(
         {
-            "cosine": (dims, compared[..., 0], {"units": "1"}),
-            "relative_error": (dims, compared[..., 1], {"units": "1"}),
+            "cosine": (dims, agreements[..., 0], {"units": "1"}),
+            "relative_error": (dims, agreements[..., 1], {"units": "1"}),
         },
         {"estimator": list(NUDGES), "nudge": mechanism.betas, "layer": history.layer},
     )
-    checked["nudge"].attrs = {"units": "S", "long_name": "nudging conductance, beta"}
-    everything = xr.merge([relaxation, checked, history.isel(member=0, drop=True)], join="exact", compat="equals")
-    everything["title"] = (), datasets.INFO[mechanism.dataset].title
-    checksums = {mechanism.dataset: datasets.checksum(mechanism.dataset)}
+    checks["nudge"].attrs = {"units": "S", "long_name": "nudging conductance, beta"}
+    merged = xr.merge([relaxation, checks, history.isel(member=0, drop=True)], join="exact", compat="equals")
+    merged["title"] = (), data.INFO[mechanism.dataset].title
+    checksums = {mechanism.dataset: data.checksum(mechanism.dataset)}
     title = "Relaxation, gradient and learning of a deep resistive network"
-    return everything.assign_attrs(store.provenance(title, settings(mechanism), checksums))
+    return merged.assign_attrs(store.provenance(title, settings(mechanism), checksums))
 
 
 def _relaxation(net: DeepResistiveNetwork, x: Tensor, target: Tensor, mechanism: Mechanism) -> xr.Dataset:
-    """Distance to the steady state and output voltages along the free and both nudged phases."""
+    """The way to the steady state of the free and both nudged phases.
+
+    Returns:
+        Dataset with distance (phase, iteration, layer; V) and output (phase, iteration, unit; V).
+    """
     beta = mechanism.beta
-    start = net.relax(x, mechanism.iterations)
-    phases = {"free": (None, 0.0, None), "nudged +": (target, beta, start), "nudged -": (target, -beta, start)}
+    free = net.relax(x, mechanism.iterations)
+    phases = {"free": (None, 0.0, None), "nudged +": (target, beta, free), "nudged -": (target, -beta, free)}
     distance, output = [], []
-    for wanted, nudge, first in phases.values():
-        steady = net.relax(x, mechanism.check_iterations, wanted, nudge, first)
-        path = [first or [torch.zeros_like(v) for v in steady]]
+    for goal, nudge, start in phases.values():
+        steady = net.relax(x, mechanism.check_iterations, goal, nudge, start)
+        path = [start or [torch.zeros_like(v) for v in steady]]
         for _ in range(2 * mechanism.iterations):
-            path.append(net.relax(x, 1, wanted, nudge, path[-1]))
+            path.append(net.relax(x, 1, goal, nudge, path[-1]))
         distance.append([[float((v - s).square().mean().sqrt()) for v, s in zip(p, steady, strict=True)] for p in path])
         output.append([p[-1][0, 0].tolist() for p in path])
     return xr.Dataset(

@@ -1,9 +1,9 @@
 """Steady states and gradients that share no code with `relax`: what the physics is checked against.
 
-The steady state is the minimum of a quadratic under bounds. Knowing which diodes hold their unit at 0 V makes it one
-linear system; which ones do is found by the primal-dual active set method. The gradient follows by implicit
-differentiation of that system, without any nudge. Both need every voltage of a network at once, so they cost the cube
-of its units where the relaxation costs its conductances.
+The steady state is the minimum of a quadratic under bounds. Where it is known which diodes clamp their unit at 0 V, it
+is the solution of one linear system; the primal-dual active set method finds which ones do. The gradient follows by
+implicit differentiation of that system, without any nudge. Both need every voltage of a network at once, so they cost
+the cube of its units where the relaxation costs its conductances.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def steady_state(
     Raises:
         RuntimeError: if beta is so negative that the energy has no minimum, or the active sets don't settle.
     """
-    hessian, current, sign = _quadratic(net, x, member)
+    hessian, current, sign = quadratic_energy(net, x, member)
     if target is not None:
         hessian.diagonal()[-target.shape[1] :] += beta
         current[:, -target.shape[1] :] += beta * target
@@ -69,13 +69,13 @@ def implicit_gradient(
     a conductance is minus the product of its drops in v and in a, and with respect to a bias it is a.
 
     Args:
-        shunt: small-signal conductance of each unit's diode (S), for real diodes; None: ideal ones, which hold the
+        shunt: small-signal conductance of each unit's diode (S), for real diodes; None: ideal ones, which clamp
             units at 0 V and leave the others alone.
 
     Returns:
         One (n_pre, n_post) a layer (V^2), the first with the doubled inputs, and one (n_post,) a layer (V).
     """
-    hessian, _, sign = _quadratic(net, x, member)
+    hessian, _, sign = quadratic_energy(net, x, member)
     v = torch.cat(states, 1)
     error = torch.zeros_like(v)
     error[:, -target.shape[1] :] = states[-1] - target
@@ -97,10 +97,14 @@ def implicit_gradient(
     return weights, [a.mean(0) for a in adjoints[1:]]
 
 
-def _quadratic(
+def quadratic_energy(
     net: DeepResistiveNetwork, x: Float[Tensor, "batch n_0"], member: int
 ) -> tuple[Float[Tensor, "units units"], Float[Tensor, "batch units"], Float[Tensor, " units"]]:
-    """The energy as 1/2 v H v - c v over all free voltages, and the sign that each one's diode keeps (0: none)."""
+    """One member's energy as 1/2 v H v - c v over the voltages v of all units, layers 1 … L one after the other.
+
+    Returns:
+        H (S), c (A) for each input, and the sign that a unit's diode lets its voltage have (0: no diode).
+    """
     weights = [w[member].to(DOUBLE) for w in net.weights]
     last = len(weights) - 1
     hessian = torch.zeros(sum(net.sizes[1:]), sum(net.sizes[1:]), dtype=DOUBLE)
@@ -122,14 +126,18 @@ def _quadratic(
 
 
 def _solve(matrix: Float[Tensor, "n n"], right: Float[Tensor, "n m"]) -> Float[Tensor, "n m"]:
-    """Cholesky: torch.linalg.LinAlgError, a RuntimeError, where the energy has no minimum."""
+    """Solution by Cholesky; torch.linalg.LinAlgError, a RuntimeError, where the energy has no minimum."""
     return torch.cholesky_solve(right, torch.linalg.cholesky(matrix))
 
 
 def _minimum(
     hessian: Float[Tensor, "n n"], current: Float[Tensor, " n"], sign: Float[Tensor, " n"], free: Bool[Tensor, " n"]
 ) -> Float[Tensor, " n"]:
-    """Minimum of 1/2 v H v - c v with sign v >= 0; `free`: the first guess of the units that aren't held at 0."""
+    """Voltages (V) that minimise 1/2 v H v - c v with sign v >= 0; `free`: a first guess of the units not at 0 V.
+
+    Raises:
+        RuntimeError: where there is no minimum, or the active sets don't settle.
+    """
     connected = hessian.diagonal() != 0
     for _ in range(100):
         free = free & connected
@@ -153,6 +161,9 @@ def backpropagated(
     """The gradient that EP estimates, by autograd through the free phase unrolled: an oracle, not a learning rule.
 
     With enough iterations for the steady state it is the limit of the estimates for beta -> 0 (arXiv:1602.05179).
+
+    Returns:
+        Of 1/2 |v_L - target|^2, batch mean, one (member, n_pre, n_post) a layer (V^2), the first with doubled inputs.
     """
     twin = copy(net)
     twin.weights = [w.detach().requires_grad_() for w in net.weights]
@@ -162,6 +173,9 @@ def backpropagated(
 
 
 def agreement(estimate: Tensor, reference: Tensor) -> tuple[float, float]:
-    """Cosine, and size of the difference relative to the reference, of a gradient estimate."""
+    """Cosine (1) between a gradient estimate and its reference, of one shape, and relative error (1).
+
+    The relative error is the norm of the difference over that of the reference.
+    """
     cosine = (estimate * reference).sum() / (estimate.norm() * reference.norm())
     return float(cosine), float((estimate - reference).norm() / reference.norm())

@@ -1,4 +1,4 @@
-"""A network as a circuit that somebody else's simulator solves: SPICE netlists, and their solution by ngspice.
+"""A network as a circuit that another simulator solves: SPICE netlists, and their solution by ngspice.
 
 One member and one input vector become one netlist: sources hold the doubled, amplified input, a resistor stands for
 every conductance > 0, a current source for every bias, a diode for every hidden unit; the nudge is the conductance beta
@@ -12,7 +12,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from math import log
 from pathlib import Path
 from typing import NamedTuple
@@ -72,7 +72,7 @@ def netlist(
     scale: float = 1.0,
     siemens: float = 1.0,
 ) -> str:
-    """The circuit of one member and one input vector, as a SPICE netlist that any SPICE lists the node voltages of.
+    """The circuit of one member and one input vector, as a netlist whose node voltages any SPICE lists.
 
     Node v1_3 is the third unit of layer 1, v0_1 … the doubled inputs; R0_2_3 joins v0_2 to v1_3.
 
@@ -91,26 +91,8 @@ def netlist(
     if (target is None) != (beta == 0.0):
         raise ValueError(f"beta = {beta}: a nudge takes a target and a beta other than 0, a free phase neither")
     lines = [f"* deep resistive network {'-'.join(map(str, net.sizes))}, {diode} diodes, beta = {beta}"]
-    amplified = [net.input_gain * v for v in x.tolist()]
-    lines += [f"V0_{i} v0_{i} 0 {v!r}" for i, v in enumerate([*amplified, *(-v for v in amplified)], 1)]
-    for layer, w in enumerate(net.weights):
-        for i, row in enumerate(w[member].tolist(), 1):
-            lines += [
-                f"R{layer}_{i}_{j} v{layer}_{i} v{layer + 1}_{j} {1 / (siemens * g)!r}"
-                for j, g in enumerate(row, 1)
-                if g > 0
-            ]
-    for layer, b in enumerate(net.biases, 1):
-        lines += [f"I{layer}_{j} 0 v{layer}_{j} {siemens * i!r}" for j, i in enumerate(b[member].tolist(), 1) if i]
-    for layer, n in enumerate(net.sizes[1:-1], 1):
-        for j in range(1, n + 1):
-            node = f"v{layer}_{j}"
-            low, high = ("0", node) if j <= n // 2 else (node, "0")  # current flows from low to high, never back
-            if diode == "ideal":
-                drop = f"v({node})" if low == node else f"-v({node})"
-                lines.append(f"B{layer}_{j} {low} {high} I={IDEAL * siemens!r}*max({drop},0)")
-            else:
-                lines.append(f"D{layer}_{j} {low} {high} unit")
+    lines += _sources_and_resistors(net, x, member, siemens)
+    lines += _diodes(net.sizes, diode, scale, siemens)
     if target is not None:  # a conductance beta to the target: as sources, for SPICE may refuse a negative resistor
         last = len(net.sizes) - 1
         for j, t in enumerate(target.tolist(), 1):
@@ -118,9 +100,6 @@ def netlist(
                 f"Gnudge_{j} v{last}_{j} 0 v{last}_{j} 0 {siemens * beta!r}",
                 f"Inudge_{j} 0 v{last}_{j} {siemens * beta * t!r}",
             ]
-    if diode != "ideal":
-        model = MODELS[diode].scaled(scale)
-        lines.append(f".model unit D(IS={model.saturation!r} N={model.emission!r} RS={model.series!r})")
     lines += [
         # rshunt: a unit that has lost every conductance stays at 0 V
         f".options reltol=1e-9 vntol=1e-10 abstol=1e-14 gmin=1e-18 itl1=2000 rshunt={1e15 / siemens!r}",
@@ -128,6 +107,40 @@ def netlist(
         ".end",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _sources_and_resistors(
+    net: DeepResistiveNetwork, x: Float[Tensor, " n_0"], member: int, siemens: float
+) -> Iterator[str]:
+    """The lines of what a free phase without diodes consists of: inputs (V), conductances, and biases (A)."""
+    amplified = [net.input_gain * v for v in x.tolist()]
+    for i, v in enumerate([*amplified, *(-v for v in amplified)], 1):
+        yield f"V0_{i} v0_{i} 0 {v!r}"
+    for layer, w in enumerate(net.weights):
+        for i, row in enumerate(w[member].tolist(), 1):
+            for j, g in enumerate(row, 1):
+                if g > 0:
+                    yield f"R{layer}_{i}_{j} v{layer}_{i} v{layer + 1}_{j} {1 / (siemens * g)!r}"
+    for layer, b in enumerate(net.biases, 1):
+        for j, current in enumerate(b[member].tolist(), 1):
+            if current:
+                yield f"I{layer}_{j} 0 v{layer}_{j} {siemens * current!r}"
+
+
+def _diodes(sizes: Sequence[int], diode: str, scale: float, siemens: float) -> Iterator[str]:
+    """The lines of the hidden units' diodes: the first half of a layer keeps v >= 0, the second v <= 0."""
+    for layer, n in enumerate(sizes[1:-1], 1):
+        for j in range(1, n + 1):
+            node = f"v{layer}_{j}"
+            low, high = ("0", node) if j <= n // 2 else (node, "0")  # current flows from low to high, never back
+            if diode == "ideal":
+                drop = f"v({node})" if low == node else f"-v({node})"
+                yield f"B{layer}_{j} {low} {high} I={IDEAL * siemens!r}*max({drop},0)"
+            else:
+                yield f"D{layer}_{j} {low} {high} unit"
+    if diode != "ideal":
+        model = MODELS[diode].scaled(scale)
+        yield f".model unit D(IS={model.saturation!r} N={model.emission!r} RS={model.series!r})"
 
 
 def available() -> bool:

@@ -59,7 +59,7 @@ class Network(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    hidden: list[Width] = [128, 128, 128]
+    hidden: Annotated[list[Width], Field(min_length=1)] = [128, 128, 128]
     input_gain: Positive = 1100.0  # A, volts per unit of pixel
     beta: Positive = 0.7  # nudging conductance
     iterations: Count = 6  # of each phase
@@ -154,9 +154,20 @@ class Comparison(BaseModel):
 
 
 class Checked(Sweep):
-    """Notebooks 04 and 07: a sweep, and a smaller one with settings of its own, as a check of what the first says."""
+    """Notebooks 04 and 07: a sweep, and a second one as a check of what the first says.
+
+    What `check` doesn't say is that of the first.
+    """
 
     check: Sweep | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_upon_the_sweep(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or not isinstance(values.get("check"), dict):
+            return values
+        first = {name: values[name] for name in Sweep.model_fields if name in values}
+        return values | {"check": first | values["check"]}
 
     @property
     def sweep(self) -> Sweep:
@@ -244,6 +255,12 @@ class Oracles(BaseModel):
         for field, hidden in (networks | {"hidden": self.hidden, "diode_hidden": self.diode_hidden}).items():
             check_memory(field, hidden, 8 * sum(hidden) ** 2, "equations of the exact steady state")
         return self
+
+
+class Summary(BaseModel):
+    """Notebook 05: computes nothing, and sums up the profile's stores."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 Experiment = Sweep | Mechanism | Oracles

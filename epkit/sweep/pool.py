@@ -1,8 +1,14 @@
-"""Groups of runs as jobs of a Dask cluster: sent, watched while they train, and received as they get done.
+"""Groups of runs as jobs of a Dask cluster: sent, watched while they train, and received when they are done.
 
-A job is one group on one thread slot of a worker. Workers share nothing but the wish of one client, which alone writes
-files of results; where they see the client's folder of parts they keep checkpoints there, so that another worker goes
-on where one was lost, else on their own disk, where they find them again after a restart.
+A job is one group on one thread slot of a worker. One client alone writes files of results. Workers that see its folder
+of parts keep their checkpoints there, so that another worker goes on where one was lost; others keep them on their own
+disk, where they find them again after a restart.
+
+Not used of Dask, because it does less than this needs:
+- `Client.get_versions(check=True)` compares neither source, engine, data nor device, and only warns.
+- A WorkerPlugin stays on the cluster after its client, and would refuse workers that suit the next one.
+- `as_completed` waits for the next job without end; the progress bar and Ctrl-C need this thread all the time.
+- `SubprocessCluster` gives its workers no environment of their own, and outlives a client that is killed.
 """
 
 from __future__ import annotations
@@ -26,19 +32,20 @@ from urllib.parse import urlsplit
 import xarray as xr
 
 from .. import data
+from ..ep import engine
 from ..files import CHECKOUT
-from ..messages import ParameterError
+from ..messages import ParameterError, short
 from . import ensemble, store
 from .parameters import Point, Sweep
 
 if TYPE_CHECKING:  # what needs no cluster need not wait for its imports
-    from distributed import Client
+    from distributed import Client, Future
 
 CONNECT = 8.0  # seconds that a scheduler has to answer in
 POLL = 0.1  # seconds between two looks at the jobs
-TELL = 1.0  # seconds between two words from a job about its progress
+TELL = 1.0  # seconds between two reports of a job's progress
 TOPIC = "epkit"
-SOURCE = store.source_hash()  # of the code that this process has loaded; what lies on the disk may be changed later
+SOURCE = store.source_hash()  # of the code that this process has loaded: the files may change later
 
 
 class ClusterError(RuntimeError):
@@ -46,7 +53,7 @@ class ClusterError(RuntimeError):
 
 
 class Unfit(Exception):
-    """Raised by a job on a worker that must take no part: its address, and why."""
+    """Raised by a job on a worker that must not train: the worker's address, and why."""
 
 
 def check_address(scheduler: str) -> None:
@@ -72,38 +79,49 @@ def connected(scheduler: str) -> Iterator[Client]:
     from distributed.utils import silence_logging_cmgr
     from distributed.versions import VersionMismatchWarning
 
-    with silence_logging_cmgr("CRITICAL"):  # its tracebacks; what they come from is said once, in plain words
+    with silence_logging_cmgr("CRITICAL"):  # its tracebacks: one plain line is enough
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", VersionMismatchWarning)  # more is compared below, and refused
             try:
                 client = Client(scheduler, timeout=CONNECT, set_as_default=False)
             except (OSError, ValueError) as error:
                 raise ClusterError(
-                    f"{scheduler}: no Dask scheduler answers there ({_first_line(error)}); `dask scheduler` starts one"
+                    f"{scheduler}: no Dask scheduler answers there ({_named(error)}); `dask scheduler` starts one"
                 ) from None
         with client:
             yield client
 
 
 def refuse_misfits(client: Client, scheduler: str, data_sets: Sequence[str], device: str) -> None:
-    """ClusterError if the scheduler or a worker there is now has other versions than this process, or lacks data."""
-    wanted = versions()
+    """ClusterError if the scheduler or a worker there would not give this process's numbers, or lacks data."""
+    answers: dict[str, object] = {}
     try:
-        theirs = client.run_on_scheduler(versions)
-        reasons = {f"the scheduler {scheduler}": _differences(wanted, theirs)}
+        answers[f"the scheduler {scheduler}"] = _differences(versions(), client.run_on_scheduler(versions))
     except Exception as error:  # whatever its Python raises for want of this package
-        reasons = {f"the scheduler {scheduler}": f"can't tell its versions ({_first_line(error)})"}
-    for worker, answer in client.run(_unfit_now, wanted, data_sets, device, on_error="return").items():
-        told = isinstance(answer, str)
-        reasons[f"the worker {worker}"] = answer if told else f"can't tell its versions ({_first_line(answer)})"
-    if lines := [f"{who}: {reason}" for who, reason in reasons.items() if reason]:
+        answers[f"the scheduler {scheduler}"] = error
+    # in a thread, for workers may have to fetch data, and must answer meanwhile
+    arguments = _reason_to_refuse, versions(device), data_sets, device
+    reasons = client.run(asyncio.to_thread, *arguments, on_error="return")
+    answers |= {f"the worker {worker}": reason for worker, reason in reasons.items()}
+    lines = [
+        f"{name}: {answer if isinstance(answer, str) else f'its versions are unknown ({_named(answer)})'}"
+        for name, answer in answers.items()
+        if answer != ""
+    ]
+    if lines:
         raise ClusterError("\n".join([f"{scheduler}: this cluster would not give this machine's numbers:", *lines]))
 
 
-def versions() -> dict[str, str]:
-    """What a run's numbers depend on besides its parameters: this process's epkit, packages and Python."""
-    packages = {name: version(name) for name in store.RECORDED}
-    return {"epkit": f"source {SOURCE[:12]}", "python": platform.python_version()} | packages
+def versions(device: str | None = None) -> dict[str, str]:
+    """What a run's numbers depend on besides its parameters: this process's epkit, packages and Python.
+
+    With a `device`, also the engine that trains there: another one gives other last bits.
+    """
+    packages = {"python": platform.python_version()} | {name: version(name) for name in store.RECORDED}
+    if device is not None:
+        compiled = device == "cpu" and engine.library() is not None
+        packages["training engine"] = "compiled C++" if compiled else "torch"
+    return {"epkit": f"source {SOURCE[:12]}"} | packages
 
 
 def trained(
@@ -117,66 +135,48 @@ def trained(
     parts: Path,
     progress: Callable[[int, str], object],
 ) -> Iterator[tuple[str, xr.Dataset | Exception]]:
-    """Train groups on a cluster's workers; yields each one's name with its history, or with what it failed of.
+    """Train groups on a cluster's workers; yields each group's name with its history, or with its exception.
 
     A group whose worker dies is given to another one, as often as the scheduler's `allowed-failures` says. A worker
-    that joins later with other versions or without the data is refused.
+    that joins later and would not give this process's numbers is refused.
 
     Args:
         groups: by names which are those of their checkpoints.
+        rates: of each data set, the learning rates of the layers at eta = 1.
         parts: folder where checkpoints are kept by workers that see it.
-        progress: called with the number of images that were done, times runs, and with where that is.
+        progress: called with the images done since the last call, times runs, and the number of workers in words.
 
     Raises:
         ClusterError: when the scheduler is lost.
     """
-    from distributed import Future
+    token, wanted = parts / f"seen-{uuid.uuid4().hex}", versions(device)
+    images, jobs = dict.fromkeys(groups, 0), {}
 
-    token = parts / f"seen-{uuid.uuid4().hex}"
-    done: dict[str, int] = dict.fromkeys(groups, 0)
-
-    def heard(event: tuple[float, dict]) -> None:
+    def count(event: tuple[float, dict]) -> None:
         if event[1]["token"] == token.name:  # not of another client's job
-            done[event[1]["name"]] = event[1]["images"]
+            images[event[1]["name"]] = event[1]["images"]
 
-    def submitted(name: str) -> Future:
+    def submit(name: str) -> None:
         group = groups[name]
-        return client.submit(
-            _job, versions(), token.absolute(), name, sweep, physics, group, rates[group[0].dataset], device,
-            key=f"train-{name}-{uuid.uuid4().hex}", pure=False,
-        )  # fmt: skip
+        arguments = wanted, token.absolute(), name, sweep, physics, group, rates[group[0].dataset], device
+        jobs[client.submit(_job, *arguments, key=f"train-{name}-{uuid.uuid4().hex}", pure=False)] = name
 
-    waiting: dict[Future, str] = {}
-    told, looked, workers = 0, 0.0, -1
     try:
         token.touch()
-        client.subscribe_topic(TOPIC, heard)
-        waiting |= {submitted(name): name for name in groups}
-        while waiting:
-            time.sleep(POLL)
-            if time.monotonic() - looked > TELL:
-                before, workers, looked = workers, len(client.nthreads()), time.monotonic()
-                now = sum(done.values())
-                progress(now - told, f", {workers} worker{'s' * (workers != 1)}")
-                told = now
-                if not workers and before:
-                    command = f"dask worker {scheduler} --nworkers 2 --nthreads 1"
-                    print(f"{scheduler}: no worker there; waiting for one (`{command}`)", file=sys.stderr)
-            for future in [f for f in waiting if f.status not in ("pending", "lost")]:
-                if future.status == "cancelled":  # all of them are, as soon as the connection breaks
-                    raise OSError
-                name = waiting.pop(future)
-                error = future.exception()
-                if isinstance(error, Unfit):
-                    worker, reason = error.args
-                    print(f"the worker {worker} is refused: {reason}", file=sys.stderr)
-                    client.retire_workers([worker])
-                    waiting[submitted(name)] = name
-                    continue
-                if error is None:
-                    done[name] = ensemble.images_a_run(sweep) * len(groups[name])
-                yield name, future.result() if error is None else error
-        progress(sum(done.values()) - told, "")
+        client.subscribe_topic(TOPIC, count)
+        for name in groups:
+            submit(name)
+        for future in _ended(client, scheduler, jobs, images, progress):
+            name, error = jobs.pop(future), future.exception()
+            if isinstance(error, Unfit):
+                worker, reason = error.args
+                print(f"the worker {worker} is refused: {reason}", file=sys.stderr)
+                client.retire_workers([worker])
+                submit(name)
+                continue
+            if error is None:
+                images[name] = ensemble.images_a_run(sweep) * len(groups[name])
+            yield name, error or future.result()
     except (OSError, TimeoutError, concurrent.futures.CancelledError):
         raise ClusterError(
             f"{scheduler}: the scheduler was lost; what was finished is kept, and the same command goes on from there"
@@ -184,22 +184,48 @@ def trained(
     finally:
         token.unlink(missing_ok=True)
         with contextlib.suppress(Exception):  # of a scheduler that isn't there any more
-            client.cancel(list(waiting))
+            client.cancel(list(jobs))
+
+
+def _ended(
+    client: Client,
+    scheduler: str,
+    jobs: Mapping[Future, str],
+    images: Mapping[str, int],
+    progress: Callable[[int, str], object],
+) -> Iterator[Future]:
+    """Jobs as they end, until none is left in `jobs`; shows progress meanwhile. OSError if the scheduler is lost."""
+    shown, last, workers = 0, 0.0, -1
+    while jobs:
+        time.sleep(POLL)
+        if time.monotonic() - last > TELL:
+            before, workers, last = workers, len(client.nthreads()), time.monotonic()
+            total = sum(images.values())
+            progress(total - shown, f", {workers} worker{'s' * (workers != 1)}")
+            shown = total
+            if not workers and before:
+                command = f"dask worker {scheduler} --nworkers 2 --nthreads 1"
+                print(f"{scheduler}: no worker there; waiting for one (`{command}`)", file=sys.stderr)
+        for future in [job for job in jobs if job.status not in ("pending", "lost")]:
+            if future.status == "cancelled":  # all of them are, as soon as the connection breaks
+                raise OSError
+            yield future
+    progress(sum(images.values()) - shown, "")
 
 
 @contextlib.contextmanager
 def of_this_machine(processes: int, threads: int) -> Iterator[str]:
-    """The address of a scheduler within this process, with `processes` workers of `threads` threads beside it.
+    """The address of a scheduler within this process that has `processes` workers of `threads` threads each.
 
-    For a machine with more cores than one group has work for. The workers are commands of their own, so that a script
-    need not be importable, and end by themselves when this process is killed.
+    For a machine with more cores than one group has work for. Each worker is a command of its own, so that a script
+    needs no guard against being imported, and ends by itself when this process is killed.
     """
     from distributed import LocalCluster
 
     command = [sys.executable, "-m", "distributed.cli.dask_worker", "--nworkers", str(processes), "--nthreads", "1"]
-    places = [str(CHECKOUT), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {
-        "PYTHONPATH": os.pathsep.join(places),  # this very epkit, installed or not
+        # the epkit that runs here, installed or not
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(CHECKOUT), os.environ.get("PYTHONPATH")])),
         "OMP_NUM_THREADS": str(threads),
         "DASK_LOGGING__DISTRIBUTED": "critical",
     }
@@ -209,43 +235,47 @@ def of_this_machine(processes: int, threads: int) -> Iterator[str]:
         command += ["--no-dashboard", "--death-timeout", "60", cluster.scheduler_address]
         with subprocess.Popen(command, env=os.environ | environment, stdin=subprocess.DEVNULL) as workers:
             try:
-                with contextlib.suppress(TimeoutError):  # then the bar says that there is none, and how to start one
+                with contextlib.suppress(TimeoutError):  # the bar then says that no worker is there
                     cluster.wait_for_workers(1, timeout=120)
                 yield cluster.scheduler_address
             finally:
-                workers.kill()  # all that it had to do is done, or not wanted any more
+                workers.kill()  # its work is done, or not wanted any more
 
 
-def _first_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0]
+def _named(error: object) -> str:
+    return f"{type(error).__name__}: {short(error)}"
 
 
-def _differences(wanted: Mapping[str, str], found: Mapping[str, str]) -> str:
+def _differences(wanted: Mapping[str, str], actual: Mapping[str, str]) -> str:
     return ", ".join(
-        f"{name} {found.get(name)} there, {version} here"
-        for name, version in wanted.items()
-        if found.get(name) != version
+        f"{name} {actual.get(name)} there, {value} here" for name, value in wanted.items() if actual.get(name) != value
     )
 
 
-def _unfit(wanted: Mapping[str, str], data_sets: Sequence[str], device: str) -> str:
-    """On a worker: why it must take no part; nothing if it may."""
-    if wrong := _differences(wanted, versions()):
-        return wrong
+def _threads() -> int:
+    """Threads of a job on this worker, from the environment that it was started with; ParameterError for no number."""
+    text = os.environ.get("OMP_NUM_THREADS") or "1"
+    number = text.split(",")[0].strip()  # after a comma: of parallel regions within parallel regions
+    if not (number.isdecimal() and 1 <= int(number) <= 9999):
+        raise ParameterError(f"OMP_NUM_THREADS = {text!r}: must be a number of threads, from 1 to 9999, or not be set")
+    return int(number)
+
+
+def _reason_to_refuse(wanted: Mapping[str, str], data_sets: Sequence[str], device: str) -> str:
+    """On a worker: why it must not train for this client; "" if it may."""
     import torch
 
     try:
+        _threads()
+        if differences := _differences(wanted, versions(device)):
+            other = "training engine" in differences
+            return differences + (": another engine gives other last bits" if other else "")
         torch.empty(0, device=device)
         for name in data_sets:
             data.fetch(name)
-    except (data.DataUnavailable, RuntimeError, AssertionError) as error:
+    except (data.DataUnavailable, ParameterError, RuntimeError, AssertionError) as error:
         return str(error)
     return ""
-
-
-async def _unfit_now(wanted: Mapping[str, str], data_sets: Sequence[str], device: str) -> str:
-    """`_unfit` of a worker that may be at work: beside its event loop, for data may have to be fetched."""
-    return await asyncio.to_thread(_unfit, wanted, data_sets, device)
 
 
 def _job(
@@ -263,24 +293,24 @@ def _job(
     from distributed import Status, get_worker
 
     worker = get_worker()
-    if reason := _unfit(wanted, [group[0].dataset], device):
+    if reason := _reason_to_refuse(wanted, [group[0].dataset], device):
         raise Unfit(worker.address, reason)
-    torch.set_num_threads(int((os.environ.get("OMP_NUM_THREADS") or "1").split(",")[0]))
-    here = Path(worker.local_directory).parent / "epkit" / f"{name}-{SOURCE[:12]}.checkpoint"
-    checkpoint = token.with_name(f"{name}.checkpoint") if token.exists() else here
-    key, done, told = worker.get_current_task(), 0, 0.0
+    torch.set_num_threads(_threads())
+    local = Path(worker.local_directory).parent / "epkit" / f"{name}-{SOURCE[:12]}.checkpoint"
+    checkpoint = token.with_name(f"{name}.checkpoint") if token.exists() else local
+    key, total, last = worker.get_current_task(), 0, 0.0
 
     def progress(images: int) -> None:
-        nonlocal done, told
-        done += images
+        nonlocal total, last
+        total += images
         if worker.state.tasks[key].state == "cancelled" or worker.status in (Status.closing, Status.closed):
             raise InterruptedError("nobody waits for this job any more")
-        if time.monotonic() - told > TELL:
-            worker.log_event(TOPIC, {"token": token.name, "name": name, "images": done})
-            told = time.monotonic()
+        if time.monotonic() - last > TELL:
+            worker.log_event(TOPIC, {"token": token.name, "name": name, "images": total})
+            last = time.monotonic()
 
-    part = ensemble.trained(
+    history = ensemble.trained(
         sweep, group, rates, device=device, checkpoint=checkpoint, progress=progress, physics=physics
     )
-    here.unlink(missing_ok=True)
-    return part
+    local.unlink(missing_ok=True)
+    return history

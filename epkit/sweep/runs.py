@@ -11,6 +11,7 @@ import itertools
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -349,6 +350,8 @@ def store_lock(path: Path) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except Timeout:
+        if reason := _no_locks(path.parent):  # filelock takes any refusal for somebody else's lock
+            raise StoreError(f"{path.parent}: its file system takes no locks ({reason}); name another folder") from None
         print(f"{path.name} is being computed by another process; waiting for it", file=sys.stderr)
         lock.acquire()
     except (OSError, NotImplementedError) as error:
@@ -358,3 +361,15 @@ def store_lock(path: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def _no_locks(folder: Path) -> str:
+    """Why files in a folder can't be locked; nothing if they can."""
+    with tempfile.NamedTemporaryFile(dir=folder, prefix=".lock-") as file, contextlib.suppress(ImportError):
+        import fcntl  # not on Windows, where locks always work
+
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            return str(error.strerror)
+    return ""

@@ -11,6 +11,7 @@ import json
 import os
 import platform
 import subprocess
+import tomllib
 import warnings
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -19,7 +20,7 @@ from pathlib import Path
 import pandas as pd
 import xarray as xr
 
-from ..files import CHECKOUT, StoreError, digest, replacing, set_aside
+from ..files import CHECKOUT, StoreError, digest, environment_folder, replacing, set_aside
 from ..messages import short
 
 PAPER = "Peters and Talatchian, Harnessing uncertainty when learning through Equilibrium Propagation, arXiv:2503.22810"
@@ -33,7 +34,7 @@ class Damaged(StoreError):
 
 def results(profile: str) -> Path:
     """Folder of a profile's stores and figures: results/<profile> of the checkout, or under EPKIT_RESULTS."""
-    return Path(os.environ.get("EPKIT_RESULTS", CHECKOUT / "results")) / profile
+    return (environment_folder("EPKIT_RESULTS") or CHECKOUT / "results") / profile
 
 
 def write(dataset: xr.Dataset, path: Path, *, compress: bool = True) -> None:
@@ -158,7 +159,7 @@ def provenance(title: str, settings: Mapping[str, object], checksums: Mapping[st
     """Attributes that say what made a store: parameters and their hash, code, packages, data, machine."""
     return recorded(settings) | {
         "title": title,
-        "source": f"epkit {version('epkit')}, {code_version()}",
+        "source": f"epkit {_version()}, {code_version()}",
         "references": PAPER,
         "packages": json.dumps({name: version(name) for name in RECORDED} | {"python": platform.python_version()}),
         "data_sha256": json.dumps(checksums, sort_keys=True),
@@ -202,18 +203,31 @@ def origin(dataset: xr.Dataset) -> pd.DataFrame:
     return pd.DataFrame({"": facts})
 
 
+def _version() -> str:
+    """Of the checkout, which need not be installed, or of the package."""
+    project = CHECKOUT / "pyproject.toml"
+    if not project.exists():
+        return version("epkit")
+    return tomllib.loads(project.read_text(encoding="utf-8"))["project"]["version"]
+
+
 def code_version() -> str:
-    """Commit of the checkout, marked when epkit's files differ from it, and the hash of epkit's own source."""
+    """Commit of the checkout, marked when epkit's files differ from it, and the hash of epkit's own source.
+
+    A repository around an unpacked archive or an environment, or one whose hook set GIT_DIR, is not the checkout's.
+    """
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
 
     def git(*arguments: str) -> str:
-        done = subprocess.run(["git", "-C", CHECKOUT, *arguments], capture_output=True, text=True, check=True)
-        return done.stdout.strip()
+        command = ["git", "-C", str(CHECKOUT), *arguments]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.strip()
 
-    try:
-        changed = "+changes" if git("status", "--porcelain", "--", "epkit") else ""
-        return f"commit {git('rev-parse', '--short=12', 'HEAD')}{changed}, source sha256 {source_hash()[:12]}"
-    except (OSError, subprocess.CalledProcessError):
-        return f"no commit known, source sha256 {source_hash()[:12]}"
+    commit = "no commit known"
+    with contextlib.suppress(OSError, subprocess.CalledProcessError):
+        if Path(git("rev-parse", "--show-toplevel")) == CHECKOUT:
+            changed = "+changes" if git("status", "--porcelain", "--", "epkit") else ""
+            commit = f"commit {git('rev-parse', '--short=12', 'HEAD')}{changed}"
+    return f"{commit}, source sha256 {source_hash()[:12]}"
 
 
 def source_hash() -> str:
