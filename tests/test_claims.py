@@ -13,6 +13,7 @@ from synthetic import SIGMAS, plateau, store
 
 import epkit
 from epkit import study
+from epkit.study.diagnosis import DIVERGED
 from epkit.sweep.parameters import ParameterError
 
 
@@ -287,7 +288,7 @@ def test_where_every_run_diverged_nothing_is_judged():
     for judge in judges:
         table = judge(failed)
         assert set(table.verdict) == {"undecided"}, judge.__name__
-        assert set(table.note) == {study.diagnosis.DIVERGED}, judge.__name__
+        assert set(table.note) == {DIVERGED}, judge.__name__
         assert table[["value", "low", "high"]].isna().all(axis=None)
     assert set(study.claim_published({"net": failed.isel(samples=[0])}, {"net": 0.03}, {"net": 10}).verdict) == {
         "undecided"
@@ -360,7 +361,7 @@ def test_a_table_is_whole_whatever_the_readers_options_are(small_display):
         assert "..." not in text
         assert "…" not in text
         assert "784-128³-10" in text
-        assert "swept in steps of ×4.6" in text
+        assert "swept in steps of ×2.2" in text
         assert "claim: a critical limit exists" in text
     assert len(repr(shown).splitlines()) == 2 + 70
     wide = pd.DataFrame(np.pi * np.ones((3, 40)), index=["a", "b", "c"])

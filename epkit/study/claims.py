@@ -94,12 +94,13 @@ def _table(
     failed = failed.all([dim for dim in failed.dims if dim not in kept])
     rows = []
     for values in itertools.product(*(ran[dim].values.tolist() for dim in ran.dims)):
-        point = dict(zip(ran.dims, values, strict=True))
+        point = dict(zip(map(str, ran.dims), values, strict=True))
         if not ran.sel(point):
             continue
         effect, all_failed = effects.sel(point), bool(failed.sel(point))
-        facts = {"setting": claim.setting(_recorded(ds), point), "note": DIVERGED if all_failed else note(effect)}
-        facts |= {"network": network_name(ds, point["dataset"]), "steps": training_steps(ds), **point}
+        facts: dict[str, Any] = {"setting": claim.setting(_recorded(ds), point)}
+        facts["note"] = DIVERGED if all_failed else note(effect)
+        facts |= point | {"network": network_name(ds, point["dataset"]), "steps": training_steps(ds)}
         facts["dataset"] = titles.get(point["dataset"], point["dataset"])
         numbers = [math.nan] * 3 if all_failed else [effect[name] for name in ("mean", "low", "high")]
         judged = "undecided" if all_failed else judge(effect)
@@ -114,12 +115,15 @@ def _recorded(ds: xr.Dataset) -> dict[str, Any]:
 
 
 def network_name(ds: xr.Dataset, dataset: Hashable = None) -> str:
-    """The layers of a store's network on one of its data sets, or of all that it has: "784-128³-10"."""
+    """The layers of a store's network on one of its data sets, or on all that it has: "784-128³-10"."""
     sizes = parameters(ds, "sizes")["sizes"]
     widths = [sizes[dataset]] if dataset in sizes else sizes.values()
-    runs = ([(width, len(list(same))) for width, same in itertools.groupby(layers)] for layers in widths)
-    names = ("-".join(f"{width}{str(n).translate(SUPERSCRIPT) * (n > 1)}" for width, n in layers) for layers in runs)
-    return " / ".join(dict.fromkeys(names))
+
+    def name(inputs: int, *layers: int) -> str:
+        runs = [(width, len(list(same))) for width, same in itertools.groupby(layers)]
+        return "-".join([str(inputs), *(f"{width}{str(n).translate(SUPERSCRIPT) * (n > 1)}" for width, n in runs)])
+
+    return " / ".join(dict.fromkeys(name(*layers) for layers in widths))
 
 
 def claim_gradient(ds: xr.Dataset) -> pd.DataFrame:
@@ -300,7 +304,6 @@ def claim_check(ds: xr.Dataset, check: xr.Dataset) -> pd.DataFrame:
     """
     claim, title = registered_claims().datasets, check.title.item()
     failed = all_diverged(ds) | all_diverged(check).isel(dataset=0, drop=True)
-    networks, steps = ([f(check), f(ds)] for f in (network_name, training_steps))
     check = check.isel(dataset=0, drop=True)
     shared = np.intersect1d(ds.learning_rate, check.learning_rate)
     ds, check = ds.sel(learning_rate=shared), check.sel(learning_rate=shared)
@@ -317,8 +320,9 @@ def claim_check(ds: xr.Dataset, check: xr.Dataset) -> pd.DataFrame:
         "ratio of σ_c / response" if natural else "ratio of σ_c in volts",
         lambda effect: equivalent(effect.low, effect.high, claim.factor) if natural else "undecided", failed=failed,
     )  # fmt: skip
-    both = " / ".join(f"{count:,}" for count in steps)
-    return table.assign(setting="secondary", network=" / ".join(networks), steps=both)
+    networks = f"{network_name(check)} / {network_name(ds)}"
+    steps = f"{training_steps(check):,} / {training_steps(ds):,}"
+    return table.assign(setting="another setting", network=networks, steps=steps)
 
 
 def claim_scaling(ds: xr.Dataset) -> pd.DataFrame:
@@ -389,7 +393,10 @@ def claim_escape(stores: Stores) -> pd.DataFrame:
             continue
         ratio = escape_ratio(escape(runs), sigma)
         point = {name: runs[name].item() for name in ("dataset", "learning_rate", "averaging", "samples")}
-        facts = {"setting": claim.setting(_recorded(ds), point), "network": network_name(ds, point["dataset"])}
+        facts: dict[str, Any] = {
+            "setting": claim.setting(_recorded(ds), point),
+            "network": network_name(ds, point["dataset"]),
+        }
         facts |= {"steps": training_steps(ds), **point, "dataset": runs.title.item()}
         text = f"σ = {sigma:g} V against 0"
         numbers = [float(ratio[part]) for part in ("mean", "low", "high")]

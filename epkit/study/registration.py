@@ -1,7 +1,7 @@
 """What the study tests, registered before the data in `params/claims.yaml`: hypotheses, settings, thresholds."""
 
 import math
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from datetime import date
 from functools import cache
 from pathlib import Path
@@ -39,7 +39,7 @@ class Setting(Registered):
     averaging: Averaging | None = None
     sigma: Positive | None = None  # V
 
-    def includes(self, point: Mapping[Hashable, Any]) -> bool:
+    def includes(self, point: Mapping[str, Any]) -> bool:
         """Whether a point of a grid has the values given here."""
         return all(
             _alike(point[name], value) for name, value in self.model_dump(exclude_none=True).items() if name in point
@@ -65,7 +65,7 @@ class Claim(Registered):
     primary: Setting
     trained: Network | None = None
 
-    def setting(self, recorded: Mapping[str, Any], point: Mapping[Hashable, Any]) -> str:
+    def setting(self, recorded: Mapping[str, Any], point: Mapping[str, Any]) -> str:
         """What a point of the grid of a store that records these parameters is to this claim.
 
         "primary", or "secondary" where the grid's values are not the registered ones; "another setting" where the

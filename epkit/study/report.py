@@ -77,16 +77,17 @@ def primary_rows(rows: pd.DataFrame) -> tuple[pd.DataFrame, str]:
 def verdict_table(judged: pd.DataFrame) -> pd.DataFrame:
     """Notebook 05's table, of `verdicts`: each claim at its primary setting, as reported and as measured, and where.
 
-    All cells are texts. What is said of a whole claim stands in its first row.
+    All cells are texts. What is said of a whole claim, or of several rows, stands in the first.
     """
-    rows = []
+    rows: list[dict[str, str]] = []
     for claim, settings in judged.groupby("claim", sort=False):
         shown, rest = primary_rows(settings)
-        text = in_words(shown)
-        for number, row in enumerate(text.to_dict("records")):
-            of_claim = {"claim": claim, "the paper": row["paper"]}
-            of_claim |= {"beside it": rest, "figure, store": f"figures/{row['figure']}, {row['store']}"}
+        above = ""
+        for number, row in enumerate(in_words(shown).to_dict("records")):
+            of_claim = {"claim": claim, "the paper": row["paper"], "beside it": rest}
             of_claim = of_claim if not number else dict.fromkeys(of_claim, "")
+            where = f"figures/{row['figure']}, {row['store']}"
+            of_claim["figure, store"], above = where if where != above else "", where
             effect = f"{row['value'] or 'none'} [{row['low']}, {row['high']}]" if row["low"] else row["value"] or "none"
             rows.append(row | of_claim | {"measured [95 %]": effect})
     columns = [
