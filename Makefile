@@ -19,7 +19,7 @@ BENCH ?=
 SCHEDULE ?=
 SCHEDULER ?=
 PY := '$(VENV)/bin/python'
-NBVAL := --nbval --nbval-sanitize-with tests/nbval_sanitize.cfg
+NBVAL := --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg
 
 # the first Python that is new enough; PYTHON=… names another
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
@@ -66,6 +66,10 @@ recompute: env  ## like figures, with PROFILE's finished stores set aside (*.old
 
 notebooks: env  ## refresh the committed, executed notebooks from the committed stores
 	$(PY) -m epkit notebooks
+
+# kernels start without the settings and startup files of whoever calls it
+test validate faults: export IPYTHONDIR := $(CURDIR)/.cache/ipython
+test validate faults: unexport PYTHONSTARTUP
 
 test: env  ## unit tests, every notebook at profile smoke, and `validate`
 	$(PY) -m pytest $(NBVAL) tests notebooks

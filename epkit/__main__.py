@@ -6,12 +6,16 @@ inputs have not changed since its last execution is not executed again.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import io
 import json
 import os
+import signal
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -23,11 +27,12 @@ import pandas as pd
 import papermill
 import xarray as xr
 from dask.system import CPU_COUNT
+from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.manager import KernelManager
 from pydantic import BaseModel
 
 from . import data
-from .files import CHECKOUT, StoreError, digest, renewed, replacing, writable
+from .files import CHECKOUT, StoreError, digest, environment, remove_leftovers, renewed, replacing, set_aside, writable
 from .messages import ParameterError, hint, markdown
 from .reference.exactness import stored
 from .study.registration import FIXED
@@ -44,6 +49,9 @@ PLAIN = [refusal.__name__ for refusal in (*REFUSALS, store.Damaged)]
 Experiment = Sweep | Mechanism | Oracles
 DRAWN_AT_ONCE = 4  # notebooks at most, where none has anything to compute
 KERNEL_ANSWERS = 120  # seconds at most
+# not that it uses TCP, nor that it is shut down; and no history
+KERNEL_ARGUMENTS = ["--IPKernelApp.log_level=CRITICAL", "--HistoryManager.hist_file=:memory:"]
+OPEN_FILES = 256  # what a few kernels and their sockets need
 BESIDE = (
     "The same measures and thresholds on networks of the paper's own size (notebook 09), after the steps that each\n"
     "row names. They were fixed for smaller networks, so these rows are a hint."
@@ -57,13 +65,16 @@ README, MARKS = (
 
 
 class KernelDied(RuntimeError):
-    """The process that executed a notebook ended, twice; the message names the notebook."""
+    """The process that executes a notebook can't be started, or ended, twice; the message names the notebook."""
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command line, by default this process's; refusals are printed in plain lines. Returns the exit status."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal that has no σ shows a question mark
+        sys.stdout.reconfigure(errors="replace")
     try:
-        return commands.main(arguments, prog_name="python -m epkit", standalone_mode=False) or 0
+        with _home():
+            return commands.main(arguments, prog_name="python -m epkit", standalone_mode=False) or 0
     except click.Abort:
         print("Interrupted. What was finished is kept; the same command goes on from there.", file=sys.stderr)
         return 130
@@ -78,9 +89,19 @@ def main(arguments: list[str] | None = None) -> int:
     return 1
 
 
+@contextlib.contextmanager
+def _home() -> Iterator[None]:
+    """A home for a user that the system doesn't know, as in a container: Jupyter and matplotlib look for one."""
+    with tempfile.TemporaryDirectory(prefix="epkit-") as folder:
+        if not os.path.isabs(os.path.expanduser("~")):
+            os.environ["HOME"] = folder
+        yield
+
+
 @click.group()
 def commands() -> None:
     """What `make figures`, `make notebooks` and `make data` call."""
+    environment("")  # a misspelt variable is refused whatever is called
 
 
 @commands.command("figures", short_help="Compute and draw a profile.")
@@ -122,6 +143,7 @@ def _data(names: tuple[str, ...], check: bool) -> int:
 def figures(profile: str, fallback: str | None = None, fresh: bool = False, scheduler: str | None = None) -> int:
     """Execute a profile's notebooks, in order, and print the summary."""
     started, note = time.monotonic(), ""
+    _allow_open_files()
     work = planned(profile)
     fallback_work = planned(fallback) if fallback else {}
     if scheduler is not None:
@@ -130,7 +152,8 @@ def figures(profile: str, fallback: str | None = None, fresh: bool = False, sche
     # The default command asks for its data even where nothing is left to compute: a store that came with the checkout
     # is no proof that this machine can make it.
     everything = fresh or fallback is not None
-    needed = _experiments(work).values() if everything else _lacking(work, store.results(profile))
+    lacking = [] if fresh else _lacking(work, store.results(profile))
+    needed = _experiments(work).values() if everything else lacking
     try:
         for name in sorted({name for experiment in needed for name in _datasets(experiment)}):
             data.fetch(name)
@@ -143,9 +166,10 @@ def figures(profile: str, fallback: str | None = None, fresh: bool = False, sche
         print(note, file=sys.stderr)
         profile, work = fallback, fallback_work
     folder = store.results(profile)
+    remove_leftovers(folder)
     if fresh:  # all of them first, for a store lends its runs to its neighbours
-        for path in folder.glob("*.nc"):
-            os.replace(path, path.with_suffix(".nc.old"))
+        for path in sorted(folder.glob("*.nc")):
+            print(f"{path.name}: set aside as {set_aside(path, 'old').name}")
     settings = {"profile": profile, "scheduler": scheduler}
     renew = partial(_up_to_date, work, folder, settings, fresh)
     if _lacking(work, folder):  # in order, for each computes on the whole machine, and reuses its neighbours' runs
@@ -176,7 +200,6 @@ def _up_to_date(
 
 def _at_once(renew: Callable[[str, KernelManager], None], names: Iterable[str]) -> None:
     """Notebooks that only draw, a few at a time, in kernels that go on to the next: imports take half of the time."""
-    managers = [KernelManager(kernel_name="python3") for _ in range(min(DRAWN_AT_ONCE, CPU_COUNT))]
     idle: SimpleQueue[KernelManager] = SimpleQueue()
 
     def draw(name: str) -> None:
@@ -186,15 +209,31 @@ def _at_once(renew: Callable[[str, KernelManager], None], names: Iterable[str]) 
         finally:
             idle.put(kernel)
 
-    for manager in managers:
-        idle.put(manager)
-    try:
-        with ThreadPoolExecutor(len(managers)) as threads:
-            list(threads.map(draw, names))
-    finally:
+    with kernels(min(DRAWN_AT_ONCE, CPU_COUNT)) as managers, ThreadPoolExecutor(len(managers)) as threads:
         for manager in managers:
-            if manager.has_kernel:
-                manager.shutdown_kernel(now=True)
+            idle.put(manager)
+        list(threads.map(draw, names))
+
+
+@contextlib.contextmanager
+def kernels(number: int = 1) -> Iterator[list[KernelManager]]:
+    """Managers of kernels that are not started yet; none outlives the block.
+
+    Each runs the interpreter that runs this, whatever kernelspec is installed as python3, and starts clean: without
+    the reader's IPython settings, startup files and history.
+    """
+    specs = KernelSpecManager(kernel_dirs=[])  # leaves ipykernel's own
+    managers = [KernelManager(kernel_name="python3", kernel_spec_manager=specs) for _ in range(number)]
+    with tempfile.TemporaryDirectory(prefix="epkit-", ignore_cleanup_errors=True) as folder:
+        for manager in managers:
+            assert manager.kernel_spec
+            manager.kernel_spec.env = {"IPYTHONDIR": folder, "PYTHONSTARTUP": "", "EPKIT_TERMINAL": "1"}
+        try:
+            yield managers
+        finally:
+            for manager in managers:
+                if manager.has_kernel:
+                    manager.shutdown_kernel(now=True)
 
 
 def planned(profile: str) -> dict[str, BaseModel]:
@@ -230,6 +269,9 @@ def execute(
     raises PapermillExecutionError. A kernel that dies is replaced once, for what it finished is in the store; then
     KernelDied. StoreError if `target` can't be written.
     """
+    if kernel is None:
+        with kernels() as (own,):
+            return execute(source, target, parameters, inputs, own)
     with replacing(target) as temporary:
         notebook_path = temporary.with_suffix(".ipynb")
         try:
@@ -251,36 +293,62 @@ def execute(
 
 
 def _executed(
-    source: Path, target: Path, parameters: dict, kernel: KernelManager | None, again: bool = True
+    source: Path, target: Path, parameters: dict, kernel: KernelManager, again: bool = True
 ) -> nbformat.NotebookNode:
-    """What papermill makes, and writes to `target`; one kernel that dies is replaced if `again`."""
-    os.environ["EPKIT_TERMINAL"] = "1"
+    """What papermill makes, and writes to `target`; a kernel that dies is replaced if `again`."""
     try:
-        if kernel and kernel.has_kernel and not kernel.is_alive():
-            kernel = None
-        if kernel and kernel.has_kernel:  # what the last notebook left
-            client = kernel.blocking_client()
-            client.start_channels()
-            client.execute("%reset -f", reply=True, timeout=KERNEL_ANSWERS)
-            client.stop_channels()
+        _make_ready(kernel)
+    except OSError as error:  # told apart from those of `target`
+        raise KernelDied(f"{source.stem}: no kernel can be started ({error.strerror or error})") from error
+    try:
         return papermill.execute_notebook(
             str(source), str(target), parameters, kernel_name="python3", cwd=str(CHECKOUT),
-            progress_bar=False, stderr_file=sys.stderr, start_timeout=KERNEL_ANSWERS,
-            extra_arguments=["--IPKernelApp.log_level=CRITICAL"],  # not that it uses TCP, nor that it is shut down
-            **({"km": kernel} if kernel else {}),
+            progress_bar=False, stderr_file=sys.stderr, start_timeout=KERNEL_ANSWERS, km=kernel,
         )  # fmt: skip
     except RuntimeError as error:  # nbclient's DeadKernelError, jupyter_client's RuntimeError
         reason = str(error).strip().rstrip(".")
-        died = f"{source.stem}: {reason} (killed, or too little memory?); what it finished is kept"
+        guess = " (killed, or too little memory?)" if "died" in reason else ""
+        died = f"{source.stem}: {reason}{guess}; what it finished is kept"
         if not again:
             raise KernelDied(f"{died}. The same command goes on from there.") from error
         print(f"{died}. Once more.", file=sys.stderr)
-        return _executed(source, target, parameters, None, again=False)
+        if kernel.has_kernel:
+            kernel.shutdown_kernel(now=True)
+        return _executed(source, target, parameters, kernel, again=False)
+
+
+def _make_ready(kernel: KernelManager) -> None:
+    """Start a kernel, or empty it of what the last notebook left."""
+    if not (kernel.has_kernel and kernel.is_alive()):
+        kernel.start_kernel(cwd=str(CHECKOUT), extra_arguments=KERNEL_ARGUMENTS)
+        return
+    client = kernel.blocking_client()
+    client.start_channels()
+    client.execute("%reset -f", reply=True, timeout=KERNEL_ANSWERS)
+    client.stop_channels()
+
+
+def _allow_open_files() -> None:
+    """Raise the limit of open files to what kernels need; ClickException where the system doesn't let us."""
+    with contextlib.suppress(ImportError):
+        import resource  # not on Windows, which has no such limit
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if soft != resource.RLIM_INFINITY and soft < OPEN_FILES:
+            try:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (OPEN_FILES, hard))
+            except (OSError, ValueError):
+                raise click.ClickException(
+                    f"too many open files (EMFILE): the limit is {soft}, kernels need {OPEN_FILES}; "
+                    f"`ulimit -n {OPEN_FILES}` or a new shell"
+                ) from None
 
 
 def summary(profile: str, table: pd.DataFrame, note: str, seconds: float) -> str:
     """One screen: each claim's verdict with its numbers, and where figures and stores lie."""
     folder = store.results(profile)
+    if table.empty and not any(folder.glob("*.nc")):
+        raise StoreError(f"{folder}: holds no store, so nothing can be said of any claim")
     lines = [
         f"\n{note}Profile {profile}, {seconds / 60:.1f} min. Verdicts, computed from the stores (95 % intervals):\n"
     ]
@@ -345,8 +413,26 @@ def _experiments(work: dict[str, BaseModel]) -> dict[str, Experiment]:
 
 
 def _lacking(work: dict[str, BaseModel], folder: Path) -> list[Experiment]:
-    """The experiments of these notebooks whose stores `folder` does not hold."""
-    return [wanted for file, wanted in _experiments(work).items() if _stored(folder / file, wanted) is None]
+    """The experiments of these notebooks whose stores `folder` does not hold; StoreError, a line for each store that
+    holds another experiment.
+    """
+    lacking, foreign = [], []
+    for file, wanted in _experiments(work).items():
+        try:
+            if _stored(folder / file, wanted) is None:
+                lacking.append(wanted)
+        except StoreError as error:
+            what, other, _ = str(error).partition(", which would be lost")
+            if not other:
+                raise
+            foreign.append(f"{what}; params/{folder.name}/{file.split('.')[0]}.yaml on {BASE} asks for it")
+    if foreign:
+        ways = (
+            f"Nothing was computed or changed. `make recompute PROFILE={folder.name}` sets the profile's stores aside "
+            "(*.old) and computes them anew; another profile, that is a folder of its own in params/, keeps both."
+        )
+        raise StoreError("\n".join([*foreign, ways]))
+    return lacking
 
 
 def _datasets(experiment: Experiment) -> list[str]:
@@ -379,4 +465,5 @@ def _within_checkout(path: Path) -> str:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # to end as by Ctrl-C: kernels stopped, one line
     sys.exit(main())

@@ -10,6 +10,8 @@ import platform
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
+
 from .messages import ParameterError, hint
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -65,6 +67,15 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete what `replacing` left in a folder where a process of this machine was killed."""
+    for path in folder.glob(f".*.{platform.node()}.*.*"):
+        process = path.stem.rpartition(".")[2]
+        if path.suffix in (".tmp", ".ipynb") and process.isdecimal() and not psutil.pid_exists(int(process)):
+            with contextlib.suppress(OSError):
+                path.unlink()
 
 
 def writable(folder: Path) -> bool:
