@@ -178,9 +178,10 @@ def trained(
                 images[name] = ensemble.images_a_run(sweep) * len(groups[name])
             yield name, error or future.result()
     except (OSError, TimeoutError, concurrent.futures.CancelledError):
-        raise ClusterError(
+        lost = (
             f"{scheduler}: the scheduler was lost; what was finished is kept, and the same command goes on from there"
-        ) from None
+        )
+        raise ClusterError(lost) from None
     finally:
         token.unlink(missing_ok=True)
         with contextlib.suppress(Exception):  # of a scheduler that isn't there any more
