@@ -140,10 +140,9 @@ def _pair_panels(
         ax.set_xticks(range(len(groups)), list(groups))
         canvas.error_axis(ax, float(ds.chance.sel(dataset=name)))
         ax.set_xlabel("learning rate η")
-        ax.label_outer()
     for label, color in colours.items():
         axes[0, 0].plot([], [], "o", color=color, label=label)
-    canvas.key_beside(figure)
+    canvas.key(figure)
     return figure, dict(zip(names, axes[0], strict=True))
 
 
@@ -173,7 +172,6 @@ def convergence(ds: xr.Dataset, optima: xr.Dataset, tuned: xr.Dataset) -> Figure
                 canvas.error_axis(ax, float(runs.chance), "error (%)")
                 ax.xaxis.set_major_locator(MaxNLocator(4))
                 ax.set_xlabel("training images seen (thousands)")
-                ax.label_outer()
     canvas.key(figure, {"σ = 0": {"color": NOISELESS, "lw": 2}, "σ*": {"color": NOISY, "lw": 2}},
                loc="outside right center")  # fmt: skip
     chosen = f"σ*: the best σ > 0 at that η; tuned: the best η at σ = 0, on the {choice_made_on(ds)}"
@@ -206,9 +204,7 @@ def final_accuracies(ds: xr.Dataset, learning_rate: float | None = None) -> Figu
         canvas.interval(below, _places(ds.sigma.values), share, "C2", ms=4, lw=1.4)
         canvas.percent_axis(below, "seeds that learn (%)", -0.03, 1.03)
         canvas.sigma_axis(below, ds.sigma.values)
-        for ax in (above, below):
-            ax.label_outer()
-    canvas.key_beside(figure)
+    canvas.key(figure)
     dots = "dots: seeds, filled on test, hollow on training images"
     learns = "a seed learns if its test accuracy passes the dashed line, half way from chance to the best mean at any η"
     title = "Final accuracy of every seed"
