@@ -182,12 +182,11 @@ def scientific(value: float) -> str:
 def captioned(figure: Figure, title: str, *lines: str) -> Figure:
     """Title above; below, in small type, how to read the figure; of shared axes, the outer panels alone keep labels."""
     for ax in figure.axes:
-        place, panels = ax.get_subplotspec(), (ax.get_shared_x_axes(), ax.get_shared_y_axes())
-        shared_x, shared_y = (bool(place) and len(group.get_siblings(ax)) > 1 for group in panels)
-        if shared_x and not place.is_last_row():
-            ax.set_xlabel("")
-        if shared_y and not place.is_first_col():
-            ax.set_ylabel("")
+        if place := ax.get_subplotspec():
+            if not place.is_last_row() and len(ax.get_shared_x_axes().get_siblings(ax)) > 1:
+                ax.set_xlabel("")
+            if not place.is_first_col() and len(ax.get_shared_y_axes().get_siblings(ax)) > 1:
+                ax.set_ylabel("")
     figure.suptitle(title, fontsize="large")
     figure.supxlabel("\n".join(lines), fontsize="small", color="0.35", linespacing=1.4)
     return figure

@@ -24,7 +24,7 @@ def clt_scaling(ds: xr.Dataset, limits: xr.Dataset, exponent: xr.Dataset) -> Fig
     `limits`: `critical_limit` of the store; `exponent`: `scaling_exponent` of its limits. One data set, one
     learning rate (else ValueError); averaging and samples are dims. The sigma/sqrt(N) shortcut is hollow.
     """
-    ds, limits, exponent = (canvas.single(each, "dataset", "learning_rate") for each in (ds, limits, exponent))
+    ds, limits, exponent = (canvas.single(store, "dataset", "learning_rate") for store in (ds, limits, exponent))
     limits, exponent = canvas.steady(limits), canvas.steady(exponent)
     figure, axes = canvas.blank(1, 2, (5.2, 3.6))
     over_sigma, over_n = axes[0]
@@ -56,7 +56,7 @@ def collapse(ds: xr.Dataset, fit: xr.Dataset, quality: xr.Dataset) -> Figure:
     `fit`: `collapse` of the store's final error; `quality`: `curve_distance` of it. One data set, one learning rate.
     A column a way of averaging.
     """
-    ds, fit, quality = (canvas.single(each, "dataset", "learning_rate") for each in (ds, fit, quality))
+    ds, fit, quality = (canvas.single(store, "dataset", "learning_rate") for store in (ds, fit, quality))
     error = final_error(ds)
     scaled = ds.sigma.values / np.sqrt(ds.samples.values[:, None])
     zero = canvas.place_of_zero(scaled)
