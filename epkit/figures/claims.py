@@ -31,7 +31,7 @@ def verdict_counts(rows: pd.DataFrame) -> Figure:
         ax.set_title(title, fontsize="medium")
         ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
     axes[0, 0].invert_yaxis()
-    canvas.key_beside(figure)
+    canvas.key(figure)
     note = (
         "number of settings: data sets, learning rates, ways of averaging; one may be judged in two ways",
         "primary and other settings, and their thresholds, were fixed before the data",
