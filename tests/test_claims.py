@@ -290,9 +290,8 @@ def test_where_every_run_diverged_nothing_is_judged():
         assert set(table.verdict) == {"undecided"}, judge.__name__
         assert set(table.note) == {DIVERGED}, judge.__name__
         assert table[["value", "low", "high"]].isna().all(axis=None)
-    assert set(study.claim_published({"net": failed.isel(samples=[0])}, {"net": 0.03}, {"net": 10}).verdict) == {
-        "undecided"
-    }
+    one = failed.isel(dataset=[0], samples=[0], learning_rate=[0], sigma=[0])
+    assert set(study.claim_published({"net": one}, {"net": 0.03}, {"net": 10}).verdict) == {"undecided"}
     check = failed.isel(dataset=[0], samples=[0])
     assert set(study.claim_check(ds.isel(samples=[0]), check).verdict) == {"undecided"}
     gradient = xr.DataArray([[[math.nan]]], {"estimator": ["centered"], "nudge": [1e-3], "layer": [1]},
