@@ -178,10 +178,8 @@ def trained(
                 images[name] = ensemble.images_a_run(sweep) * len(groups[name])
             yield name, error or future.result()
     except (OSError, TimeoutError, concurrent.futures.CancelledError):
-        lost = (
-            f"{scheduler}: the scheduler was lost; what was finished is kept, and the same command goes on from there"
-        )
-        raise ClusterError(lost) from None
+        lost = "the scheduler was lost; what was finished is kept, and the same command goes on from there"
+        raise ClusterError(f"{scheduler}: {lost}") from None
     finally:
         token.unlink(missing_ok=True)
         with contextlib.suppress(Exception):  # of a scheduler that isn't there any more
