@@ -192,10 +192,8 @@ def _machine() -> str:
 
 def origin(dataset: xr.Dataset) -> pd.DataFrame:
     """Where a store's numbers come from, as a table to show in a notebook."""
-    facts = {
-        name: dataset.attrs.get(name, "not recorded")
-        for name in ("source", "packages", "machine", "data_sha256", "parameters_sha256")
-    }
+    names = ("source", "packages", "machine", "data_sha256", "parameters_sha256")
+    facts = {name: dataset.attrs.get(name, "not recorded") for name in names}
     if "run" in dataset:
         minutes, done = float(dataset.wall_time.sum()) / 60, int((dataset.run != "").sum())
         planned = f" of {dataset.run.size}" if done < dataset.run.size else ""
@@ -206,9 +204,7 @@ def origin(dataset: xr.Dataset) -> pd.DataFrame:
 def _version() -> str:
     """Of the checkout, which need not be installed, or of the package."""
     project = CHECKOUT / "pyproject.toml"
-    if not project.exists():
-        return version("epkit")
-    return tomllib.loads(project.read_text(encoding="utf-8"))["project"]["version"]
+    return tomllib.loads(project.read_text("utf-8"))["project"]["version"] if project.exists() else version("epkit")
 
 
 def code_version() -> str:
