@@ -69,7 +69,7 @@ notebooks: env  ## refresh the committed, executed notebooks from the committed 
 
 # kernels start without the settings and startup files of whoever calls it
 test validate faults: export IPYTHONDIR := $(CURDIR)/.cache/ipython
-test validate faults: unexport PYTHONSTARTUP
+test validate faults: export PYTHONSTARTUP :=
 
 test: env  ## unit tests, every notebook at profile smoke, and `validate`
 	$(PY) -m pytest $(NBVAL) tests notebooks
