@@ -198,6 +198,9 @@ def origin(dataset: xr.Dataset) -> pd.DataFrame:
         minutes, done = float(dataset.wall_time.sum()) / 60, int((dataset.run != "").sum())
         planned = f" of {dataset.run.size}" if done < dataset.run.size else ""
         facts["runs"] = f"{done}{planned}, {minutes:.1f} minutes of computing in all"
+    if "makers" in dataset.attrs:  # run by run, for some may come from another store
+        counts = dataset["maker"].to_series().value_counts()
+        facts |= {f"made {counts.get(k, 0)} runs": maker for k, maker in enumerate(makers(dataset))}
     return pd.DataFrame({"": facts})
 
 
