@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -339,3 +340,15 @@ def test_a_readers_own_sweep_takes_the_runs_that_the_profile_has(tmp_path, monke
     mine = epkit.run(TINY | {"seeds": 1}, epkit.results("mine") / "smoke" / "02.nc")
     assert not counted
     assert mine.test_error.notnull().all()
+
+
+def test_the_docstring_of_run_lists_its_keys():
+    text = epkit.run.__doc__.partition("parameters:")[2].partition("path:")[0]
+    assert set(re.findall(r"[a-z_]+", text)) >= set(Sweep.model_fields)
+
+
+def test_a_group_in_which_every_run_diverges_is_recorded_as_such(tmp_path):
+    ds = epkit.run(TINY | {"learning_rate": [1e38], "looks": 2}, tmp_path / "sweep.nc")
+    assert (ds.diverged == 1).isel(epoch=-1).all()
+    assert ds.response.isel(epoch=-1).isnull().all()
+    assert (ds.test_error.isel(epoch=-1) == 1).all()

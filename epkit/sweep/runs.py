@@ -59,7 +59,9 @@ def run(
     stays as it is; one that holds fewer is added to.
 
     Args:
-        parameters: a `Sweep`, or values for one: its fields are the keys.
+        parameters: a `Sweep`, or values for one. Lists span the grid: dataset, sigma (V), samples, averaging,
+            learning_rate. The others: seeds (how many), hidden, input_gain (V), beta (S), iterations, estimator,
+            batch_size, epochs, train_images, test_images, validation_images, decay, bias_rate, dtype, looks, rates.
         path: the netCDF store; what isn't merged yet lies beside it in `<name>.parts/`.
         network, readout: what makes what is trained and how it is read: called as DeepResistiveNetwork, and with
             (sigma of each member, samples, averaging). Others than epkit's own enter a run's hash with their source.
