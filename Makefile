@@ -69,7 +69,7 @@ notebooks: env  ## refresh the committed, executed notebooks from the committed 
 
 # kernels start without the settings and startup files of whoever calls it
 test validate faults: export IPYTHONDIR := $(CURDIR)/.cache/ipython
-test validate faults: unexport PYTHONSTARTUP
+test validate faults: export PYTHONSTARTUP :=
 
 test: env  ## unit tests, every notebook at profile smoke, and `validate`
 	$(PY) -m pytest $(NBVAL) tests notebooks
@@ -78,7 +78,7 @@ validate: env  ## re-execute the committed notebooks and compare what they print
 	$(PY) -m pytest $(NBVAL) notebooks
 
 faults: env  ## the fault tests at length (50 kills; some minutes), and the tables of docs/faults.md
-	EPKIT_COUNTS=results/counts $(PY) -m pytest tests/test_faults.py tests/test_bad_input.py --kills 50 -k "not page"
+	EPKIT_COUNTS=results/counts $(PY) -m pytest tests/test_faults.py tests/test_bad_input.py tests/test_public_calls.py --kills 50 -k "not page"
 	$(PY) tests/counts.py
 
 bench: env  ## time the engine and what surrounds it (10 minutes on a quiet machine): tables, stores, figure

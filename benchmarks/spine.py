@@ -27,7 +27,7 @@ import xarray as xr
 import epkit
 from epkit.files import CHECKOUT, renewed
 from epkit.messages import markdown
-from epkit.sweep import ensemble, runs, store
+from epkit.sweep import ensemble, grid, runs, store
 from epkit.sweep.inputs import profile_settings
 from epkit.sweep.parameters import Sweep
 
@@ -35,12 +35,12 @@ MARKS = "<!-- spine: written by `make bench` -->", "<!-- end of spine -->"
 README = CHECKOUT / "README.md"
 PROFILE, NOTEBOOK = "quick", "02_critical_limit"
 PARTS = {
-    "hashing the runs": [(runs, "_run_ids")],
-    "finding finished runs in other stores": [(runs, "_finished")],
+    "hashing the runs": [(runs, "run_ids")],
+    "finding finished runs in other stores": [(runs, "_of_neighbours")],
     "loading data, choosing learning rates": [(ensemble, "data"), (ensemble, "layer_rates")],
     "checkpoints": [(ensemble, "_keep")],
     "writing and reading stores": [(store, "write"), (store, "read")],
-    "merging": [(runs, "_merged"), (runs, "_runs")],
+    "merging": [(grid, "merge"), (grid, "split")],
 }
 
 

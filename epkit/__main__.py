@@ -39,6 +39,7 @@ from .messages import ParameterError, hint, markdown
 from .reference.exactness import stored
 from .study.registration import FIXED
 from .study.report import primary_rows, verdict_table, verdicts, verdicts_at_published_size
+from .study.tables import in_a_line, in_words
 from .sweep import pool, store
 from .sweep.inputs import BASE, NOTEBOOKS, experiment, profile_folder, profile_settings
 from .sweep.parameters import Checked, Comparison, Mechanism, Oracles, Summary, Sweep, validated
@@ -378,8 +379,8 @@ def summary(profile: str, table: pd.DataFrame, note: str, seconds: float) -> str
         primary, rest = primary_rows(rows)
         lines.append(f"  {claim}  (notebook {rows.notebook.iloc[0][:2]})")
         lines += [
-            f"    {row.verdict:<13}{row.value:9.3g}  [{row.low:.3g}, {row.high:.3g}]  n={row.n}  {row.measure}"
-            for row in primary.itertuples()
+            f"    {row.verdict:<13}{row.value:9.3g}  [{row.low:.3g}, {row.high:.3g}]  n={row.n}  {in_a_line(words)}"
+            for row, words in zip(primary.itertuples(), in_words(primary).to_dict("records"), strict=True)
         ]
         lines += [f"    {rest}"] * bool(rest)
     lines.append(

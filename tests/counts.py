@@ -23,8 +23,8 @@ FAILED = "NOT WELL: "  # begins the outcomes that should not be
 
 @pytest.fixture(scope="module")
 def counted(request: pytest.FixtureRequest) -> Callable[..., None]:
-    """`counted(kind, outcome)` adds one, or `n`, to the table of the test's module."""
-    table = COUNTS[request.module.__name__.removeprefix("test_")]
+    """`counted(kind, outcome)` adds one, or `n`, to the table of the test's module, or to that which it names."""
+    table = COUNTS[getattr(request.module, "TABLE", request.module.__name__.removeprefix("test_"))]
 
     def count(kind: str, outcome: str, n: int = 1) -> None:
         table[kind, outcome] += n

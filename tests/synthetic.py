@@ -19,7 +19,7 @@ def store(
     samples=(1,),
     sigmas=SIGMAS,
     seeds=5,
-    epochs=4,
+    epochs=10,
     limit=2e-4,
     exponent=0.5,
     spread=0.1,
@@ -63,9 +63,8 @@ def store(
     error = (error + noise * generator.standard_normal(shape)).clip(0, 1)
     layer = xr.DataArray(np.arange(1, 5), dims="layer", coords={"layer": np.arange(1, 5)})
     activity = (0.45 - 0.3 * (error - floor) * layer / 3).where(layer < 4)
-    parameters = {
-        "sizes": {"mnist": [784, 128, 128, 128, 10]}, "input_gain": 1100.0, "beta": 0.7, "iterations": 6,
-        "batch_size": 8, "epochs": epochs, "train_images": 8000, "test_images": 2000,
+    parameters = study.registered_claims().limit.trained.model_dump(exclude_none=True) | {
+        "sizes": {"mnist": [784, 128, 128, 128, 10]}, "epochs": epochs,
     }  # fmt: skip
     ds = xr.Dataset(
         {
@@ -108,7 +107,7 @@ def architecture():
     for number, (name, given) in enumerate(varied.items()):
         limit = given["limit"]
         sigmas = (0.0, *(limit * np.logspace(-1.5, -0.5 if name == "gain-3000" else 1, 9)))
-        ds = store(sigmas=sigmas, limit=limit, rng=number, floor=0.87 if name == "width-1024" else 0.05)
+        ds = store(sigmas=sigmas, limit=limit, epochs=4, rng=number, floor=0.87 if name == "width-1024" else 0.05)
         facts = json.loads(ds.attrs["parameters"]) | base | {k: v for k, v in given.items() if k != "limit"}
         facts["sizes"] = {"mnist": [784, *facts["hidden"], 10]}
         ds["run"] = ds.diverged.astype(str) + f" {number}"
@@ -133,8 +132,8 @@ def plateau(sigmas=(0.0, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4), seeds=3, looks=12,
     size = ds.test_error * xr.DataArray(10.0 ** np.arange(4), dims="layer", coords={"layer": ds.layer})
     ds["response"], ds["conductance"] = 1e-5 * size, 0.01 / (0.2 + size) + 20 * ds.sigma * ds.epoch
     ds["run"] = ds.diverged.astype(str)
-    facts = {"sizes": {"mnist": [784, 1024, 1024, 1024, 10]}, "batch_size": 4, "epochs": 1, "train_images": 60000,
-             "test_images": 1000, "looks": looks, "rates": [0.005, 0.02, 0.08, 0.005], "dtype": dtype}  # fmt: skip
+    facts = study.registered_claims().escape.trained.model_dump(exclude_none=True)
+    facts |= {"sizes": {"mnist": [784, 1024, 1024, 1024, 10]}, "looks": looks, "dtype": dtype}
     return ds.assign_attrs(parameters=json.dumps(facts))
 
 

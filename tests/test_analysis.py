@@ -188,7 +188,7 @@ def test_scaling_exponent(exponent):
 
 
 def test_scaling_through_the_whole_chain():
-    ds = store(samples=(1, 4, 16), averaging=("explicit", "shortcut"), seeds=4)
+    ds = store(samples=(1, 4, 16), averaging=("explicit", "shortcut"), seeds=4, epochs=4)
     table = study.claim_scaling(ds)
     slopes, distances = table[:2], table[2:]
     assert slopes.setting.tolist() == distances.setting.tolist() == ["primary", "secondary"]  # explicit, shortcut

@@ -45,9 +45,8 @@ def test_plain_step_is_the_step_that_epkit_takes(sizes, sigma, monkeypatch):
 
     # the same images and the same read-out noise for the plain step, which draws its own layer by layer
     order = torch.randperm(5, generator=training._generator(7, 0))
-    numbers = readout.noise((2**17, 2, 5, sum(sizes[1:])), training._generator(7, 0, 0))[0].double()
-    if not sigma:
-        numbers = numbers * 0
+    shape = (2**17, 2, 5, sum(sizes[1:]))
+    numbers = epkit.GaussianReadout(1.0).noise(shape, training._generator(7, 0, 0))[0].double()
     drawn = iter([part for _ in range(2) for phase in numbers for part in phase.split(sizes[1:], -1)])
     monkeypatch.setattr(torch, "randn_like", lambda like: next(drawn))
     plain.train(plainly, x[order], y[order], sigma=sigma, **settings)

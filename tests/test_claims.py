@@ -1,15 +1,19 @@
 """Verdicts: thresholds applied to intervals, and the tables of claims from synthetic stores."""
 
+import json
 import math
 import tomllib
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
-from synthetic import SIGMAS, store
+from synthetic import SIGMAS, plateau, store
 
+import epkit
 from epkit import study
+from epkit.study.diagnosis import DIVERGED
 from epkit.sweep.parameters import ParameterError
 
 
@@ -40,10 +44,11 @@ def test_claims_are_judged_from_the_store():
     names = ("limit", "datasets", "benefit", "optimum", "beyond_tuning")
     tables = [getattr(study.claims, f"claim_{name}")(ds) for name in names]
     for table in tables:
-        assert list(table.columns) == study.claims.FIXED_COLUMNS
+        assert list(table.columns) == study.claims.COLUMNS
         assert table.n.min() == 5
-        assert table.measure.str.contains("4,000 steps").all()
-    assert all(table.measure.str.contains("η = 0.").all() for table in tables[:4])
+        assert (table.steps == 8750).all()
+        assert (table.network == "784-128³-10").all()
+    assert all(set(table.learning_rate) == {0.02, 0.1} for table in tables[:4])
     assert [len(table) for table in tables] == [6, 7, 6, 6, 3]
     assert [(table.setting == "primary").sum() for table in tables] == [1, 4, 3, 3, 3]
     assert all(table.setting.iloc[0] == "primary" for table in tables)
@@ -137,7 +142,7 @@ def threshold(tmp_path, monkeypatch):
 
 def test_no_threshold_stands_in_code(threshold):
     """Those that once did: moved in the file, they move the verdicts."""
-    net = {"net": store(sigmas=(0.0, 1e-9), floor=0.035, noise=1e-4, spread=0).isel(sigma=[0])}
+    net = {"net": store(sigmas=(0.0, 1e-9), floor=0.035, epochs=4, noise=1e-4, spread=0).isel(sigma=[0])}
     error = xr.DataArray(
         [[[1e-6, 0.5]]], {"estimator": ["centered"], "nudge": [1e-3], "layer": [1, 2]}, ("estimator", "nudge", "layer")
     )
@@ -188,7 +193,7 @@ def test_settings_that_were_not_run_have_no_row():
 
 
 def test_published_errors_are_judged_only_after_all_epochs_and_over_seeds():
-    one = {"net": store(sigmas=(0.0, 1e-9), floor=0.035, noise=1e-4, spread=0).isel(sigma=[0])}
+    one = {"net": store(sigmas=(0.0, 1e-9), floor=0.035, epochs=4, noise=1e-4, spread=0).isel(sigma=[0])}
 
     def judged(error, epochs=4):
         return study.claim_published(one, {"net": error}, {"net": epochs}).verdict.item()
@@ -216,3 +221,177 @@ def test_a_store_says_which_of_the_papers_data_sets_it_lacks():
     assert said["kmnist"] == "KMNIST (t10k split)"
     assert said["fashion_mnist"].startswith("not in this store")
     assert said["diverged runs"].startswith("0 of ")
+
+
+# --- primary means all of it
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"hidden": [64, 64]}, {"epochs": 9}, {"train_images": 8000}, {"beta": 0.8}, {"dtype": "float64"},
+     {"validation_images": None}, {"rates": [0.1] * 4}, {"readout": "Mine, source sha256 1"}, {"network": "Mine"}],
+)  # fmt: skip
+def test_networks_that_were_not_trained_as_registered_are_another_setting(changes):
+    ds = store(rates=(0.02, 0.1))
+    facts = {name: v for name, v in (json.loads(ds.attrs["parameters"]) | changes).items() if v is not None}
+    if "epochs" in changes:
+        ds = ds.isel(epoch=slice(changes["epochs"]))
+    other = ds.assign_attrs(parameters=json.dumps(facts))
+    for claim in (study.claim_limit, study.claim_benefit, study.claim_optimum, study.claim_beyond_tuning):
+        assert set(claim(other).setting) == {"another setting"}
+    assert study.claim_limit(store(rates=(0.02, 0.1))).setting.tolist() == ["primary", "secondary"]
+    rows, rest = study.primary_rows(study.claim_limit(other))
+    assert len(rows) == 2
+    assert rest == "none of these settings is the primary one"
+
+
+def test_what_does_not_move_a_number_does_not_hide_the_primary_setting():
+    ds = store()
+    facts = json.loads(ds.attrs["parameters"]) | {"looks": 3, "beta": float(np.float32(0.7)), "seeds": 4}
+    assert study.claim_limit(ds.assign_attrs(parameters=json.dumps(facts))).setting.tolist() == ["primary"]
+
+
+def test_only_the_papers_network_on_its_data_set_is_primary_for_the_escape():
+    names = {"mnist": "primary", "fashion_mnist": "secondary"}
+    stores = {name: plateau().assign_coords(dataset=[name]) for name in names}
+    smaller = json.loads(plateau().attrs["parameters"]) | {"hidden": [1024, 1024]}
+    stores["smaller"] = plateau().assign_attrs(parameters=json.dumps(smaller))
+    judged = study.claim_escape(stores)
+    assert judged.setting.tolist() == ["primary"] * 2 + ["secondary"] * 2 + ["another setting"] * 2
+
+
+def test_all_pairs_are_those_at_the_registered_rate_whatever_network_was_trained():
+    near = store(datasets=("mnist", "fashion_mnist"), rates=(0.02,), epochs=4)
+    far = [
+        store(datasets=(name,), rates=(0.1,), epochs=4, limit=v)
+        for name, v in (("mnist", 2e-4), ("fashion_mnist", 1e-3))
+    ]
+    ds = xr.concat([near, xr.concat(far, "dataset", data_vars="all")], "learning_rate", data_vars="all")
+    ds["chance"], ds["title"] = near.chance, near.title
+    table = study.claim_datasets(ds)
+    assert table.setting.tolist() == ["another setting"] * 3
+    assert table.verdict.tolist() == ["supported", "contradicted", "supported"]
+
+
+# --- numerical failures, and networks that never learn
+
+
+def test_where_every_run_diverged_nothing_is_judged():
+    """At chance by default, their benefit is 0 and their curves collapse: a verdict on nothing."""
+    names = ("mnist", "fashion_mnist")
+    ds = store(datasets=names, rates=(0.02, 0.1), samples=(1, 4, 16), looks=True)
+    failed = ds.copy(deep=True)
+    failed["test_error"] = ds.test_error * np.nan
+    failed["diverged"] = xr.ones_like(ds.diverged)
+    judges = (study.claim_limit, study.claim_datasets, study.claim_scaling, study.claim_benefit, study.claim_optimum,
+              study.claim_beyond_tuning)  # fmt: skip
+    for judge in judges:
+        table = judge(failed)
+        assert set(table.verdict) == {"undecided"}, judge.__name__
+        assert set(table.note) == {DIVERGED}, judge.__name__
+        assert table[["value", "low", "high"]].isna().all(axis=None)
+    one = failed.isel(dataset=[0], samples=[0], learning_rate=[0], sigma=[0])
+    assert set(study.claim_published({"net": one}, {"net": 0.03}, {"net": 10}).verdict) == {"undecided"}
+    check = failed.isel(dataset=[0], samples=[0])
+    assert set(study.claim_check(ds.isel(samples=[0]), check).verdict) == {"undecided"}
+    gradient = xr.DataArray([[[math.nan]]], {"estimator": ["centered"], "nudge": [1e-3], "layer": [1]},
+                            ("estimator", "nudge", "layer"))  # fmt: skip
+    assert study.claim_gradient(xr.Dataset({"relative_error": gradient})).verdict.tolist() == ["undecided"]
+
+
+def test_a_setting_of_which_all_runs_diverged_leaves_its_neighbours_alone():
+    ds = store(rates=(0.02, 0.1))
+    ds["diverged"] = ds.diverged | (ds.learning_rate == 0.1)
+    table = study.claim_limit(ds)
+    assert table.verdict.tolist() == ["supported", "undecided"]
+    assert study.all_diverged(ds).squeeze().values.tolist() == [False, True]
+    ds["diverged"] = ds.diverged & (ds.sigma > 0)
+    assert study.claim_limit(ds).verdict.tolist()[1] == "undecided"  # learns without noise
+    assert not study.all_diverged(ds).any()
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, ""),
+        ({"input_gain": 20000.0}, "outputs are farther from their targets than at 0 V: lower the gain"),
+        ({"input_gain": 0.5}, "do not tell the images apart: raise the gain"),
+        ({"learning_rate": [5.0]}, "less than 1% of the units of layer 1 conduct after training: lower the learning"),
+        ({"learning_rate": [500.0]}, "the nudge moves nothing in layer 1: lower the learning rate"),
+        ({"learning_rate": [5e4]}, "conduct"),
+        ({"learning_rate": [5e-5]}, "than at 0 V: raise the learning rate or train for longer"),
+        ({"sigma": [0.1, 1.0]}, "noise exceeds the signal in layers 1, 2 even at the least σ, 0.1 V: sweep lower σ"),
+    ],
+)
+def test_a_network_that_never_learns_gets_a_reason(tmp_path, changes, expected):
+    """Networks 64-32-32-10 of digits around a gain of 100 V and a rate of 0.05, at which they learn."""
+    sweep = {"dataset": ["digits"], "sigma": [0.0, 1e-5], "learning_rate": [0.05], "seeds": 3, "hidden": [32, 32],
+             "input_gain": 100.0, "beta": 0.3, "epochs": 6, "train_images": 1200, "test_images": 397,
+             "looks": 1}  # fmt: skip
+    ds = epkit.run(sweep | changes, tmp_path / "digits.nc")
+    text = study.diagnosis(ds).item()
+    assert expected in text
+    row = study.claim_limit(ds).squeeze()
+    assert ("never learns" in row.note) == bool(text)
+    assert text in row.note
+    if not text:
+        assert row.verdict != "contradicted"
+    without = study.diagnosis(ds.drop_vars(["response", "signal_to_noise", "clamped", "train_cost"])).item()
+    assert bool(without) == bool(text)
+
+
+# --- tables are shown whole
+
+
+@pytest.fixture
+def small_display():
+    """A reader's options of pandas, which cut and round."""
+    options = {"max_colwidth": 10, "max_rows": 4, "max_columns": 2, "width": 40, "precision": 1, "max_seq_items": 1}
+    with pd.option_context(*(part for name, value in options.items() for part in (f"display.{name}", value))):
+        yield
+
+
+def test_a_table_is_whole_whatever_the_readers_options_are(small_display):
+    table = study.claim_limit(store(rates=tuple(np.linspace(0.001, 0.1, 70))))
+    shown = study.rounded(table)
+    with pd.option_context("display.max_colwidth", 80, "display.precision", 3):
+        assert repr(shown) == repr(study.rounded(table))
+    for text in (repr(shown), shown._repr_html_()):
+        assert "..." not in text
+        assert "…" not in text
+        assert "784-128³-10" in text
+        assert "swept in steps of ×2.2" in text
+        assert "claim: a critical limit exists" in text
+    assert len(repr(shown).splitlines()) == 2 + 70
+    wide = pd.DataFrame(np.pi * np.ones((3, 40)), index=["a", "b", "c"])
+    assert len(repr(study.whole(wide)).splitlines()) == 4
+    assert repr(study.whole(wide)).count("3.141593") == 120
+    assert study.whole(wide)._repr_html_().count("3.141593") == 120
+
+
+def test_columns_say_each_its_own_and_what_is_common_is_said_once():
+    ds = store(datasets=("mnist", "fashion_mnist"), rates=(0.02, 0.1))
+    shown = study.rounded(study.claim_limit(ds))
+    columns = ["data set", "η", "value", "low", "high", "n", "verdict", "setting"]
+    assert shown.frame.columns.tolist() == columns
+    for fact in (
+        "claim: a critical",
+        "network: 784-128³-10",
+        "N: 1",
+        "steps: 8,750",
+        "measure: σ_c (V)",
+        "note: swept",
+    ):
+        assert fact in shown.caption
+    assert set(shown.frame["η"]) == {"0.02", "0.1"}
+    alone = study.rounded(study.claim_limit(store()))
+    assert alone.frame.loc["measure"].item() == "σ_c (V)"  # a single row is transposed
+    assert alone.frame.shape[1] == 1
+
+
+def test_texts_in_a_table_are_not_run():
+    table = study.claim_limit(store()).assign(dataset="<script>")
+    for html in (study.rounded(table)._repr_html_(), study.rounded(pd.concat([table] * 2))._repr_html_()):
+        assert "<script" not in html
+    line = study.in_a_line(study.in_words(table).to_dict("records")[0])
+    assert line.startswith("σ_c (V), <script>, 784-128³-10, η = 0.02, shortcut averaging, N = 1, 8,750 steps (swept")

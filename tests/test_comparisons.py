@@ -73,10 +73,12 @@ def test_too_few_networks_make_no_law():
 def records(*errors):
     """A store of one run a list of errors, at chance 0.9, with 4 records of an epoch of 100 images."""
     dims = ("dataset", "learning_rate", "averaging", "samples", "sigma", "seed", "epoch")
-    coords = {"sigma": [0.0, 5e-5], "epoch": [0.25, 0.5, 0.75, 1.0]}
+    coords = {"dataset": ["mnist"], "learning_rate": [1.0], "averaging": ["shortcut"], "samples": [1]}
+    coords |= {"sigma": [0.0, 5e-5], "epoch": [0.25, 0.5, 0.75, 1.0]}
     error = np.array(errors).reshape(1, 1, 1, 1, 2, -1, 4)
     variables = {"test_error": (dims, error), "chance": ("dataset", [0.9]), "title": ("dataset", ["MNIST"])}
-    return xr.Dataset(variables, coords, {"parameters": '{"train_images": 100}'})
+    facts = {"train_images": 100, "batch_size": 4, "sizes": {"mnist": [784, 1024, 10]}}
+    return xr.Dataset(variables, coords, {"parameters": json.dumps(facts)})
 
 
 CHANCE, LOW = [0.9] * 4, [0.9, 0.5, 0.4, 0.3]
@@ -126,7 +128,7 @@ def test_pairs_and_the_claim():
 
     table = study.claim_escape({"net": records(CHANCE, slow, LOW, LOW)})
     assert table.verdict[0] == "undecided"  # for one pair is censored
-    assert "1 of 2 pairs censored" in table.measure[0]
+    assert "1 of 2 pairs censored" in table.note[0]
     assert (table.value[1], table.n[1]) == (1.0, 2)  # but who was first is known of both
     assert study.claim_escape({"net": records(slow, slow, LOW, LOW).sel(sigma=[0.0])}).empty
     later = study.claim_escape({"net": records(LOW, LOW, slow, slow)})
@@ -143,13 +145,13 @@ def test_networks_that_saw_equally_many_images_are_judged_together():
         "a critical limit exists": 2, "the limit is the same on all data sets": 2,
         "a finite uncertainty helps": 2, "the optimum lies close to the limit": 2,
     }  # fmt: skip
-    assert table.measure.str.contains("15,000 steps").all()
+    assert (table.steps[table["note"] != "nothing to compare: one data set"] == 15000).all()
     assert (table.setting == "not fixed").all()
     alone = study.judge_unregistered({"net-one": one}).query("claim == 'a finite uncertainty helps'")
-    together = table[table.measure == alone.measure.item()]
+    together = table[(table.claim == alone.claim.item()) & (table.dataset == alone.dataset.item())]
     assert together.value.item() == alone.value.item() > 0
     apart = study.judge_unregistered({"net-one": one, "net-longer": one.assign_coords(epoch=one.epoch * 2)})
-    assert (apart.measure == "nothing to compare: one data set").sum() == 2
+    assert (apart.note == "nothing to compare: one data set").sum() == 2
     assert study.judge_unregistered({}).empty
     two = study.judge_unregistered({"net": one.sel(sigma=[0.0, 5e-5])})
     assert two.claim.tolist() == ["a finite uncertainty helps"]

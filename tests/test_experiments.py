@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -306,8 +307,9 @@ def test_runs_of_neighbours_are_named_keep_their_maker_and_come_from_sealed_file
     counted.clear()
     second = epkit.run(TINY, tmp_path / "second.nc")
     assert not counted
-    assert f"second.nc: {first['run'].size} runs taken from first.nc" in capsys.readouterr().err
+    assert f"second.nc: {first['run'].size} runs taken from {tmp_path.name}/first.nc" in capsys.readouterr().err
     assert store.makers(second) == ["somebody else's machine"]
+    assert epkit.origin(second).loc[f"made {first['run'].size} runs", ""] == "somebody else's machine"
     content = (tmp_path / "first.nc").read_bytes()
     (tmp_path / "first.nc").write_bytes(content[: -len(store._seal(b""))])  # readable, but nobody vouches for it
     (tmp_path / "second.nc").unlink()
@@ -329,3 +331,24 @@ def test_a_signal_stops_after_the_block_and_keeps_it(tmp_path):
     (checkpoint,) = parts.glob("*.checkpoint")
     kept = store.read(checkpoint)
     assert int(kept.finished_epochs) > 0
+
+
+def test_a_readers_own_sweep_takes_the_runs_that_the_profile_has(tmp_path, monkeypatch, counted):
+    monkeypatch.setenv("EPKIT_RESULTS", str(tmp_path))
+    epkit.run(TINY, epkit.results("smoke") / "02.nc")
+    counted.clear()
+    mine = epkit.run(TINY | {"seeds": 1}, epkit.results("mine") / "smoke" / "02.nc")
+    assert not counted
+    assert mine.test_error.notnull().all()
+
+
+def test_the_docstring_of_run_lists_its_keys():
+    text = epkit.run.__doc__.partition("parameters:")[2].partition("path:")[0]
+    assert set(re.findall(r"[a-z_]+", text)) >= set(Sweep.model_fields)
+
+
+def test_a_group_in_which_every_run_diverges_is_recorded_as_such(tmp_path):
+    ds = epkit.run(TINY | {"learning_rate": [1e38], "looks": 2}, tmp_path / "sweep.nc")
+    assert (ds.diverged == 1).isel(epoch=-1).all()
+    assert ds.response.isel(epoch=-1).isnull().all()
+    assert (ds.test_error.isel(epoch=-1) == 1).all()

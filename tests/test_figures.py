@@ -85,7 +85,7 @@ def test_figure_can_be_read_alone(name):
     said = words(figure)
     said += said.replace("\n", " ")  # long labels are broken into lines
     seeds = 3 if name in ("clt_scaling", "collapse") else 5
-    for expected in [*FIGURES[name], "784-128-128-128-10", "8,000 images", f"n = {seeds} seeds"]:
+    for expected in [*FIGURES[name], "784-128-128-128-10", "7,000 images", f"n = {seeds} seeds"]:
         assert expected in said, expected
 
 

@@ -147,9 +147,9 @@ def test_initial_conductances_follow_the_seed_alone():
     ("change", "message"),
     [
         ({"sizes": (4, 5, 3)}, "hidden widths must be even"),
-        ({"sizes": (4,)}, "at least an input and an output layer"),
-        ({"input_gain": 0.0}, "input_gain = 0.0: must be > 0"),
-        ({"members": 0}, "members = 0: must be >= 1"),
+        ({"sizes": (4,)}, "must be the units of two layers or more"),
+        ({"input_gain": 0.0}, "input_gain = 0.0: must be a finite number > 0"),
+        ({"members": 0}, "members = 0: must be an integer >= 1"),
         ({"members": 2, "seed": (1, 2, 3)}, "3 values for 2 members"),
     ],
 )

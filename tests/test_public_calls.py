@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+TABLE = "bad_input"  # where these are counted
 # What else may be named where two arguments don't fit each other, or a read-out's own is wrong.
 ALSO = {"readout": ("sigma", ".noise returned"), "x": ("y has the shape",)}
 

@@ -45,6 +45,13 @@ def choice(name: str, value: Any, allowed: Sequence[str]) -> None:
         raise ValueError(f"{name} = {shown(value)}: allowed are {', '.join(map(repr, allowed))}")
 
 
+def within(name: str, values: Tensor, count: int, what: str = "numbers", whose: str = "") -> None:
+    """Integers from 0 to count - 1."""
+    least, most = (int(values.min()), int(values.max())) if values.numel() else (0, 0)
+    if least < 0 or most >= count:
+        raise ValueError(f"{name} holds {what} from {least} to {most}: allowed are 0 to {count - 1}{whose}")
+
+
 def sizes(value: Any) -> tuple[int, ...]:
     """Units per layer, two layers at least."""
     units = [] if isinstance(value, str) or not hasattr(value, "__iter__") else list(value)
@@ -57,10 +64,10 @@ def seeds(value: Any, members: int) -> tuple[int, ...]:
     """A seed for each member: an integer is shared, a sequence has `members` of them."""
     if isinstance(value, Integral):
         return (count("seed", value, 0),) * members
-    each = list(value) if hasattr(value, "__iter__") else [value]
-    if len(each) != members:
-        raise ValueError(f"seed has {len(each)} values for {members} members: one for all, or one for each")
-    return tuple(count(f"seed[{k}]", s, 0) for k, s in enumerate(each))
+    values = list(value) if hasattr(value, "__iter__") else [value]
+    if len(values) != members:
+        raise ValueError(f"seed has {len(values)} values for {members} members: one for all, or one for each")
+    return tuple(count(f"seed[{k}]", s, 0) for k, s in enumerate(values))
 
 
 def device(value: Any) -> torch.device:
@@ -113,11 +120,7 @@ def classes(net: Network, value: Any, images: int, name: str = "y") -> Int[Tenso
         raise ValueError(f"{name} is of type {y.dtype}: class numbers must be integers")
     if y.shape != (images,):
         raise ValueError(f"{name} has the shape {tuple(y.shape)}: must be ({images},), a class number an image")
-    if images and not 0 <= int(y.min()) <= int(y.max()) < net.sizes[-1]:
-        raise ValueError(
-            f"{name} holds class numbers from {int(y.min())} to {int(y.max())}: "
-            f"allowed are 0 to {net.sizes[-1] - 1}, the network's outputs"
-        )
+    within(name, y, net.sizes[-1], "class numbers", ", the network's outputs")
     return y.long().to(net.biases[0].device)
 
 

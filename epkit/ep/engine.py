@@ -26,7 +26,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from . import checks
-from .learning import step
+from .learning import Rule, step
 from .networks import DeepResistiveNetwork, Network
 from .readout import GaussianReadout, Readout
 
@@ -47,16 +47,6 @@ class Block(NamedTuple):
     noise: Float[Tensor, "stream step 2 batch units"] | None
 
 
-class Rule(NamedTuple):
-    """How a step learns."""
-
-    nudges: Float[Tensor, " 2"]  # S, upper phase first
-    iterations: int
-    rates: Float[Tensor, "layer member"]
-    bias_rate: float
-    readout: Readout | None
-
-
 Outcome = tuple[Int[Tensor, " member"], Float[Tensor, " member"]]
 Steps = Callable[[Any, Block, Rule], Outcome]
 
@@ -64,33 +54,28 @@ Steps = Callable[[Any, Block, Rule], Outcome]
 def choose(engine: Engine, net: Network, readout: Readout | None) -> tuple[str, Steps]:
     """The engine that trains this network with this read-out, and its name; eager, with one message, where it can't."""
     checks.choice("engine", engine, ENGINES)
-    on_cpu = net.biases[0].device.type == "cpu"
+    device = net.biases[0].device
     if engine == "auto":
-        engine = "native" if on_cpu else "compiled"
-    if engine == "native" and not on_cpu:
-        raise ValueError(f"engine = 'native' runs on the CPU, the network is on {net.biases[0].device}")
-    if engine == "native" and (reason := _beyond_native(net, readout)):
-        _say_once(f"{reason}; training uses the slower torch engine")
-        engine = "eager"
-    if engine == "native" and library() is None:
-        engine = "eager"
+        engine = "native" if device.type == "cpu" else "compiled"
+    if engine == "native":
+        if device.type != "cpu":
+            raise ValueError(f"engine = 'native' runs on the CPU, the network is on {device}")
+        reason = ""
+        if type(net) is not DeepResistiveNetwork:
+            reason = f"the C++ engine knows no {type(net).__name__}"
+        elif readout is not None and getattr(type(readout), "read", None) is not GaussianReadout.read:
+            reason = f"the C++ engine adds noise to what is read, and can't do {type(readout).__name__}"
+        if reason:
+            _say_once(f"{reason}; training uses the slower torch engine")
+        if reason or library() is None:
+            engine = "eager"
     functions: dict[str, Steps] = {"native": native_steps, "compiled": compiled_steps, "eager": torch_steps}
     return engine, functions[engine]
 
 
-def _beyond_native(net: Network, readout: Readout | None) -> str:
-    """What the C++ engine can't do of this; nothing if it can."""
-    if type(net) is not DeepResistiveNetwork:
-        return f"the C++ engine knows no {type(net).__name__}"
-    adds_noise = isinstance(readout, GaussianReadout) and type(readout).read is GaussianReadout.read
-    if readout is not None and not adds_noise:
-        return f"the C++ engine adds noise to what is read, and can't do {type(readout).__name__}"
-    return ""
-
-
 @cache
 def _say_once(message: str) -> None:
-    warnings.warn(message, stacklevel=4)
+    warnings.warn(message, stacklevel=3)
 
 
 def torch_steps(net: Network, block: Block, rule: Rule, take: Callable[..., Tensor] = step) -> Outcome:
@@ -102,15 +87,11 @@ def torch_steps(net: Network, block: Block, rule: Rule, take: Callable[..., Tens
     members = len(stream)
     wrong = torch.zeros(members, dtype=torch.int64, device=x.device)
     cost = torch.zeros(members, dtype=torch.float64, device=x.device)
-    options: dict[str, Any] = {
-        "nudges": rule.nudges, "iterations": rule.iterations, "rates": rule.rates,
-        "bias_rates": rule.bias_rate * rule.rates, "readout": rule.readout,
-    }  # fmt: skip
-    shared = rows.shape[0] == 1
+    shared = len(rows) == 1
     for k in range(rows.shape[1]):
         batch = rows[:, k] if shared else rows[stream, k]
         xi = None if noise is None else noise[:, k] if shared else noise[stream, k]
-        output = take(net, x[batch], target[batch], xi, **options)
+        output = take(net, x[batch], target[batch], xi, rule)
         wrong += (output.argmax(-1) != target[batch].argmax(-1)).sum(1)
         cost += 0.5 * ((output - target[batch]) ** 2).sum((1, 2))
     return wrong, cost
@@ -124,19 +105,15 @@ def compiled_steps(net: Network, block: Block, rule: Rule) -> Outcome:
 @cache
 def _compiled_step() -> Callable[..., Tensor]:
     """`step` under torch.compile; eager, with one warning, where it can't be compiled."""
-    compiled = torch.compile(step, dynamic=False)
-    usable = True
+    takes = [torch.compile(step, dynamic=False), step]
 
-    def take(*arguments: Any, **options: Any) -> Tensor:
-        nonlocal usable
-        if usable:
-            try:
-                return compiled(*arguments, **options)
-            except torch._dynamo.exc.TorchDynamoException as error:
-                # Raised while compiling, so before anything was updated.
-                usable = False
-                warnings.warn(f"torch.compile failed, training goes on uncompiled and slower: {error}", stacklevel=2)
-        return step(*arguments, **options)
+    def take(*arguments: Any) -> Tensor:
+        try:
+            return takes[0](*arguments)
+        except torch._dynamo.exc.TorchDynamoException as error:  # while compiling, so before anything was updated
+            warnings.warn(f"torch.compile failed, training goes on uncompiled and slower: {error}", stacklevel=2)
+            takes.pop(0)
+            return step(*arguments)
 
     return take
 
@@ -161,15 +138,15 @@ def library() -> ctypes.CDLL | None:
         if compiler is None:
             raise OSError("none of $CXX, g++, c++ and clang++ is installed")
         try:
-            return ctypes.CDLL(str(_compiled(compiler, FLAGS)))
+            file = _compiled(compiler, FLAGS)
         except subprocess.CalledProcessError:  # some compilers know no -march=native
-            return ctypes.CDLL(str(_compiled(compiler, tuple(flag for flag in FLAGS if flag != "-march=native"))))
+            file = _compiled(compiler, tuple(flag for flag in FLAGS if flag != "-march=native"))
+        return ctypes.CDLL(str(file))
     except (OSError, subprocess.SubprocessError) as error:
         reason = (getattr(error, "stderr", None) or str(error)).strip()
         warnings.warn(
             f"The fast engine can't be compiled, so training uses the slower torch engine: {reason}\n"
-            "A C++ compiler comes with `conda install cxx-compiler`, `apt install g++` or "
-            "`xcode-select --install`.",
+            "A C++ compiler comes with `conda install cxx-compiler`, `apt install g++` or `xcode-select --install`.",
             stacklevel=2,
         )
         return None
@@ -184,28 +161,25 @@ def _compiled(compiler: str, flags: tuple[str, ...]) -> Path:
     depends = "\n".join([SOURCE.read_text(), version, *flags, _processor()])
     stem = f"engine-{hashlib.sha256(depends.encode()).hexdigest()[:32]}"
     home = _cache_folder()
-    for kept in home.glob(f"{stem}-*.so"):
-        if _named(stem, kept) == kept.name:
-            return kept
-        kept.unlink(missing_ok=True)
+
+    def whole(file: Path) -> Path:
+        return home / f"{stem}-{hashlib.sha256(file.read_bytes()).hexdigest()[:16]}.so"
+
+    for file in home.glob(f"{stem}-*.so"):
+        if whole(file) == file:
+            return file
+        file.unlink(missing_ok=True)
     # Under another name first, so that no other process ever loads half a library.
     with tempfile.TemporaryDirectory(dir=home) as folder:
         draft = Path(folder) / "draft.so"
         command = [compiler, *flags, str(SOURCE), "-o", str(draft)]
         subprocess.run(command, capture_output=True, text=True, check=True)
-        name = _named(stem, draft)
-        os.replace(draft, home / name)
-    return home / name
-
-
-def _named(stem: str, file: Path) -> str:
-    return f"{stem}-{hashlib.sha256(file.read_bytes()).hexdigest()[:16]}.so"
+        return draft.replace(whole(draft))
 
 
 def _cache_folder() -> Path:
     """Where compiled files are kept; one for this process alone where a home can't be written, or there is none."""
-    place = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    home = Path(place) / "epkit"
+    home = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "epkit"
     try:
         if not home.is_absolute():
             raise OSError("no home folder")
@@ -222,9 +196,7 @@ def _processor() -> str:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return f"{platform.machine()} {platform.processor()}"
-    return "\n".join(
-        sorted({line for line in lines if line.startswith(("model name", "flags", "Features", "CPU part"))})
-    )
+    return "\n".join(sorted({s for s in lines if s.startswith(("model name", "flags", "Features", "CPU part"))}))
 
 
 class _Pace:
@@ -269,11 +241,10 @@ def native_steps(net: DeepResistiveNetwork, block: Block, rule: Rule) -> Outcome
     members, layers, like = len(block.stream), len(net.weights), net.biases[0]
     sizes, (steps, batch) = torch.tensor(net.sizes), block.rows.shape[1:]
     _check_memory(net, block)
-    scale = None
-    if isinstance(rule.readout, GaussianReadout) and block.noise is not None:
-        scale = rule.readout.scale(members)
-    reals = [block.x, block.target, block.noise if scale is not None else None, scale, rule.rates, rule.nudges]
-    reals = [None if t is None else t.to(like).contiguous() for t in reals]
+    noisy = isinstance(rule.readout, GaussianReadout) and block.noise is not None
+    noise = (block.noise, rule.readout.scale(members)) if noisy else (None, None)  # type: ignore[union-attr]
+    tensors = (block.x, block.target, *noise, rule.rates, rule.nudges)
+    reals = [None if t is None else t.to(like).contiguous() for t in tensors]
     whole = [t.to(torch.int64).contiguous() for t in (sizes, block.rows, block.stream)]
     pointers = [(ctypes.c_void_p * layers)(*(p.data_ptr() for p in ps)) for ps in (net.weights, net.biases)]
     wrong, cost = torch.zeros(members, dtype=torch.int64), torch.zeros(members, dtype=torch.float64)
@@ -305,14 +276,10 @@ def _check_memory(net: DeepResistiveNetwork, block: Block) -> None:
         if not p.is_contiguous():
             raise ValueError(f"a parameter of shape {shape} is not contiguous in memory")
     streams, steps, batch = block.rows.shape
-    images, units = len(block.x), sum(after)
-    given = {"x": block.x, "target": block.target, "noise": block.noise}
-    wanted = {"x": (images, n_0), "target": (images, after[-1]), "noise": (streams, steps, 2, batch, units)}
-    for name, values in given.items():
-        if values is not None and values.shape != wanted[name]:
-            raise ValueError(f"{name} has the shape {tuple(values.shape)}: must be {wanted[name]}")
+    images = len(block.x)
+    allowed = {"x": (images, n_0), "target": (images, after[-1]), "noise": (streams, steps, 2, batch, sum(after))}
+    for name, shape in allowed.items():
+        if (values := getattr(block, name)) is not None and values.shape != shape:
+            raise ValueError(f"{name} has the shape {tuple(values.shape)}: must be {shape}")
     for name, numbers, most in (("rows", block.rows, images), ("stream", block.stream, streams)):
-        if numbers.numel() and not 0 <= int(numbers.min()) <= int(numbers.max()) < most:
-            raise ValueError(
-                f"{name} holds numbers from {int(numbers.min())} to {int(numbers.max())}: allowed are 0 to {most - 1}"
-            )
+        checks.within(name, numbers, most)

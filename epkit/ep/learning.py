@@ -7,14 +7,14 @@ Everything the rule sees of the voltages passes through a read-out; everything i
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from . import checks
-from .networks import Gradient, Network, PhaseStates
+from .networks import Gradient, Images, Network, Nudges, PhaseStates, Rates, Targets
 from .readout import Readout, by_layer, draw
 
 # Of the gradient: which nudged phases it compares.
@@ -23,10 +23,20 @@ Estimator = Literal["centered", "positive", "negative"]
 NUDGES: dict[Estimator, tuple[int, int]] = {"centered": (1, -1), "positive": (1, 0), "negative": (0, -1)}
 
 
+class Rule(NamedTuple):
+    """How a step of training learns; the biases' rates are `bias_rate` times those of the weights."""
+
+    nudges: Nudges
+    iterations: int
+    rates: Rates
+    bias_rate: float
+    readout: Readout | None
+
+
 def gradient(
     net: Network,
-    x: Float[Tensor, "*member batch n_0"],
-    target: Float[Tensor, "*member batch n_L"],
+    x: Images,
+    target: Targets,
     *,
     beta: float,
     iterations: int,
@@ -64,41 +74,23 @@ def gradient(
 
 
 def phases(
-    net: Network,
-    x: Float[Tensor, "*member batch n_0"],
-    target: Float[Tensor, "*member batch n_L"],
-    *,
-    beta: float,
-    iterations: int,
-    estimator: Estimator,
+    net: Network, x: Images, target: Targets, *, beta: float, iterations: int, estimator: Estimator
 ) -> PhaseStates:
     """Voltages in the two phases that the estimator compares, upper first: nudged ones start at the free state."""
     free = net.relax(x, iterations)
-    pairs = [
-        net.relax(x, iterations, target=target, beta=sign * beta, start=free) if sign else free
-        for sign in NUDGES[estimator]
-    ]
+    pairs = [net.relax(x, iterations, target, sign * beta, free) if sign else free for sign in NUDGES[estimator]]
     return [torch.stack(pair, 1) for pair in zip(*pairs, strict=True)]
 
 
 def step(
-    net: Network,
-    x: Float[Tensor, "#member batch n_0"],
-    target: Float[Tensor, "#member batch n_L"],
-    noise: Float[Tensor, "#member 2 batch units"] | None,
-    *,
-    nudges: Float[Tensor, " 2"],
-    iterations: int,
-    rates: Float[Tensor, "layer member"],
-    bias_rates: Float[Tensor, "layer member"],
-    readout: Readout | None,
+    net: Network, x: Images, target: Targets, noise: Float[Tensor, "#member 2 batch units"] | None, rule: Rule
 ) -> Float[Tensor, "member batch n_L"]:
     """One step of training: free phase, nudged phases, contrast of what is read, update of `net` in place.
 
     Returns the free outputs (V), which are the predictions before the update.
     """
-    free, states = net.relax_phases(x, target, nudges, iterations)
-    if readout is not None:
-        states = readout.read(states, by_layer(noise, states))
-    net.update(net.contrast(x, states, nudges[0] - nudges[1]), rates, bias_rates)
+    free, states = net.relax_phases(x, target, rule.nudges, rule.iterations)
+    if rule.readout is not None:
+        states = rule.readout.read(states, by_layer(noise, states))
+    net.update(net.contrast(x, states, rule.nudges[0] - rule.nudges[1]), rule.rates, rule.bias_rate * rule.rates)
     return free[-1]

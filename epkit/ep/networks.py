@@ -19,7 +19,7 @@ and becomes 2 only in the layers that the nudge has reached, so nothing is compu
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from copy import copy
 from itertools import pairwise
 from math import sqrt
@@ -31,11 +31,16 @@ from torch import Tensor
 
 from . import checks
 
+# Inputs, and desired outputs (V): with or without a member axis, which has length 1 where all members share them.
+Images = Float[Tensor, "*#member batch n_0"]
+Targets = Float[Tensor, "*#member batch n_L"]
 # An underscore marks a length that differs from one entry of the list to the next.
 Weights = list[Float[Tensor, "member _n_pre _n_post"]]
 Biases = list[Float[Tensor, "member _n_post"]]
 States = list[Float[Tensor, "member batch _n"]]
 PhaseStates = list[Float[Tensor, "member _phase _batch _n"]]
+Nudges = Float[Tensor, " 2"]  # of the two phases (S), upper first
+Rates = Float[Tensor, "layer member"]
 
 
 class Gradient(NamedTuple):
@@ -62,17 +67,18 @@ class Network:
         return self.weights[0].shape[0]
 
     def relax(
-        self,
-        x: Float[Tensor, "*member batch n_0"],
-        iterations: int,
-        target: Float[Tensor, "*member batch n_L"] | None = None,
-        beta: float = 0.0,
-        start: States | None = None,
+        self, x: Images, iterations: int, target: Targets | None = None, beta: float = 0.0, start: States | None = None
     ) -> States:
-        """Layers 1 … L, one (member, batch, n_l) each, at a minimum of energy + beta/2 |v_L - target|^2."""
+        """Layers 1 … L, one (member, batch, n_l) each, at a minimum of energy + beta/2 |v_L - target|^2.
+
+        Args:
+            x, target: inputs and desired outputs, the same for all members or (member, batch, n).
+            beta: strength of the nudge; its sign is the phase, 0 with no target the free one.
+            start: states to start from, as returned: those of the free phase for a nudged one; None is zero.
+        """
         raise NotImplementedError
 
-    def energy(self, x: Float[Tensor, "*member batch n_0"], states: States) -> Float[Tensor, "member batch"]:
+    def energy(self, x: Images, states: States) -> Float[Tensor, "member batch"]:
         """The function of the states that the free phase minimises."""
         raise NotImplementedError
 
@@ -80,25 +86,16 @@ class Network:
         """Members whose energy, nudged by beta, has a minimum."""
         return torch.ones(self.members, dtype=torch.bool, device=self.biases[0].device)
 
-    def relax_phases(
-        self,
-        x: Float[Tensor, "#member batch n_0"],
-        target: Float[Tensor, "#member batch n_L"],
-        nudges: Float[Tensor, " 2"],
-        iterations: int,
-    ) -> tuple[States, PhaseStates]:
+    def relax_phases(self, x: Images, target: Targets, nudges: Nudges, iterations: int) -> tuple[States, PhaseStates]:
         """The free state, and the two states that go on from it with each nudge for as many iterations again.
 
         A nudge of 0 is relaxed on, too: what the free phase left undone then cancels in the difference.
         """
         free = self.relax(x, iterations)
-        pair = [
-            self.relax(x, iterations, target=target if beta else None, beta=beta, start=free)
-            for beta in nudges.tolist()
-        ]
+        pair = [self.relax(x, iterations, target if beta else None, beta, free) for beta in nudges.tolist()]
         return free, [torch.stack(layer, 1) for layer in zip(*pair, strict=True)]
 
-    def contrast(self, x: Float[Tensor, "*member batch n_0"], states: PhaseStates, width: float | Tensor) -> Gradient:
+    def contrast(self, x: Images, states: PhaseStates, width: float | Tensor) -> Gradient:
         """Derivative by the parameters of (energy in the upper phase minus energy in the lower) / width, batch mean.
 
         Args:
@@ -114,17 +111,13 @@ class Network:
             derivatives = torch.autograd.grad(total, [*twin.weights, *twin.biases])
         return Gradient(list(derivatives[: len(self.weights)]), list(derivatives[len(self.weights) :]))
 
-    def update(
-        self,
-        gradient: Gradient,
-        rates: Float[Tensor, "layer member"],
-        bias_rates: Float[Tensor, "layer member"],
-    ) -> None:
+    def update(self, gradient: Gradient, rates: Rates, bias_rates: Rates) -> None:
         """A step of gradient descent, in place."""
-        for w, g, rate in zip(self.weights, gradient.weights, rates, strict=True):
-            w.sub_(rate[:, None, None] * g)
-        for b, g, rate in zip(self.biases, gradient.biases, bias_rates, strict=True):
-            b.sub_(rate[:, None] * g)
+        for w, b, g_w, g_b, rate, bias_rate in zip(
+            self.weights, self.biases, *gradient, rates, bias_rates, strict=True
+        ):
+            w.sub_(rate[:, None, None] * g_w)
+            b.sub_(bias_rate[:, None] * g_b)
 
     def sampled(self, states: PhaseStates, most: int) -> PhaseStates:
         """States of about `most` units of each layer, as far as `contrast` can do with some of the units."""
@@ -176,31 +169,18 @@ class DeepResistiveNetwork(Network):
             for pre, post in pairwise((2 * self.sizes[0], *self.sizes[1:]))
         ]
         for s in sorted(set(seeds)):
-            for w, values in zip(self.weights, _initial_conductances(self.sizes, s), strict=True):
+            generator = torch.Generator().manual_seed(s)
+            for w in self.weights:  # one layer after the other and in place: with wide ones this is where memory peaks
+                values = torch.rand(w.shape[1:], generator=generator, dtype=torch.float64)
+                values.mul_(2).sub_(1).mul_(sqrt(1 / w.shape[1])).clamp_min_(0)
                 for member in (m for m in range(members) if seeds[m] == s):
                     w[member] = values
         self.biases: Biases = [torch.zeros(members, n, dtype=dtype, device=device) for n in self.sizes[1:]]
 
     def relax(
-        self,
-        x: Float[Tensor, "*member batch n_0"],
-        iterations: int,
-        target: Float[Tensor, "*member batch n_L"] | None = None,
-        beta: float = 0.0,
-        start: States | None = None,
+        self, x: Images, iterations: int, target: Targets | None = None, beta: float = 0.0, start: States | None = None
     ) -> States:
-        """Voltages after `iterations` sweeps of coordinate descent.
-
-        Free phase: from zero, without target. Nudged phase: with a target, ±beta, and the free state as start.
-
-        Args:
-            x: inputs (batch, n_0), shared by all members, or (member, batch, n_0).
-            target: desired output voltages (V), (batch, n_L) or (member, batch, n_L).
-            beta: nudging conductance (S) of the cost 1/2 |v_L - target|^2; its sign is the phase.
-            start: states to start from, as returned; None is zero.
-
-        Returns:
-            One (member, batch, n_l) a layer, l = 1 … L (V).
+        """Voltages (V) after `iterations` sweeps of coordinate descent; target in V, beta a conductance (S).
 
         Raises:
             ValueError: for a target without beta, a beta so negative that the energy has no minimum, other shapes.
@@ -217,21 +197,12 @@ class DeepResistiveNetwork(Network):
             raise ValueError(
                 f"beta = {abs(beta):g}: must stay below the least total conductance of an output unit, {smallest:.3g} S"
             )
-        drive = self._drive(x)
-        states = settle(
-            self.weights[1:],
-            self.biases,
-            total_conductances(self.weights),
-            drive,
-            iterations,
-            states=None if start is None else [v[:, None] for v in start],
-            target=None if target is None else batch_of(target)[:, None],
-            beta=drive.new_full((1, 1, 1), beta),
-        )
-        batch = drive.shape[-2]
-        return [v[:, 0].expand(self.members, batch, -1) for v in states]
+        circuit = self._circuit(x)
+        start = None if start is None else [v[:, None] for v in start]
+        states = self._settle(*circuit, iterations, start, target, x.new_tensor([beta]))
+        return [v[:, 0].expand(self.members, x.shape[-2], -1) for v in states]
 
-    def energy(self, x: Float[Tensor, "*member batch n_0"], states: States) -> Float[Tensor, "member batch"]:
+    def energy(self, x: Images, states: States) -> Float[Tensor, "member batch"]:
         """Half the dissipated power minus the biases' work (W), the function that `relax` minimises."""
         amplified = self.input_gain * batch_of(x)
         voltages = [torch.cat([amplified, -amplified], -1).expand(self.members, -1, -1), *states]
@@ -247,23 +218,14 @@ class DeepResistiveNetwork(Network):
         """Members whose output units all have a total conductance above -beta (NaN: all that could be told apart)."""
         return ~(self.weights[-1].sum(1).amin(1) <= -beta) if beta < 0 else super().has_minimum(beta)
 
-    def relax_phases(
-        self,
-        x: Float[Tensor, "#member batch n_0"],
-        target: Float[Tensor, "#member batch n_L"],
-        nudges: Float[Tensor, " 2"],
-        iterations: int,
-    ) -> tuple[States, PhaseStates]:
+    def relax_phases(self, x: Images, target: Targets, nudges: Nudges, iterations: int) -> tuple[States, PhaseStates]:
         """The free phase, then both nudged ones side by side: a layer is computed twice once they differ in it."""
-        inner, totals, drive = self.weights[1:], total_conductances(self.weights), self._drive(x)
-        free = settle(inner, self.biases, totals, drive, iterations)
-        nudged = settle(
-            inner, self.biases, totals, drive, iterations,
-            states=free, target=target[:, None], beta=nudges[:, None, None],
-        )  # fmt: skip
-        return [v[:, 0] for v in free], [v.expand(-1, 2, drive.shape[2], -1) for v in nudged]
+        circuit = self._circuit(x)
+        free = self._settle(*circuit, iterations)
+        nudged = self._settle(*circuit, iterations, free, target, nudges)
+        return [v[:, 0] for v in free], [v.expand(-1, 2, x.shape[-2], -1) for v in nudged]
 
-    def contrast(self, x: Float[Tensor, "*member batch n_0"], states: PhaseStates, width: float | Tensor) -> Gradient:
+    def contrast(self, x: Images, states: PhaseStates, width: float | Tensor) -> Gradient:
         """Half the squared drops in the upper phase minus those in the lower, over `width`, averaged over the batch.
 
         Written in sums and differences of the two phases: for drops a - b,
@@ -283,12 +245,7 @@ class DeepResistiveNetwork(Network):
             weights.append(square[pre][:, :, None] + square[post][:, None] - scale * cross)
         return Gradient(weights, [-scale * d.sum(1) for d in difference])
 
-    def update(
-        self,
-        gradient: Gradient,
-        rates: Float[Tensor, "layer member"],
-        bias_rates: Float[Tensor, "layer member"],
-    ) -> None:
+    def update(self, gradient: Gradient, rates: Rates, bias_rates: Rates) -> None:
         """A step of gradient descent, in place, after which conductances are clamped at >= 0."""
         super().update(gradient, rates, bias_rates)
         for w in self.weights:
@@ -298,69 +255,54 @@ class DeepResistiveNetwork(Network):
         """States of units at equal distances, for the two halves of a layer differ."""
         return [v[..., :: max(1, v.shape[-1] // most)] for v in states]
 
-    def _drive(self, x: Float[Tensor, "*member batch n_0"]) -> Float[Tensor, "member 1 batch n_1"]:
-        """Current that the clamped inputs push into layer 1 (A); constant over a relaxation, so computed once."""
+    def _circuit(self, x: Images) -> tuple[Float[Tensor, "member 1 batch n_1"], list[Float[Tensor, "member 1 1 _n"]]]:
+        """Current of the clamped inputs into layer 1 (A), and the conductances that meet at each unit, summed (S).
+
+        Constant over a relaxation, so computed once.
+        """
         plus, minus = self.weights[0].chunk(2, 1)
-        return ((self.input_gain * batch_of(x)) @ (plus - minus))[:, None]
+        drive = ((self.input_gain * batch_of(x)) @ (plus - minus))[:, None]
+        totals = [w.sum(1) for w in self.weights]
+        totals = [t + w.sum(2) for t, w in zip(totals, self.weights[1:], strict=False)] + totals[-1:]
+        # A unit that has lost every conductance floats: it stays at 0 V instead of becoming 0/0.
+        return drive, [t.clamp_min(torch.finfo(t.dtype).tiny)[:, None, None] for t in totals]
 
+    def _settle(
+        self,
+        drive: Float[Tensor, "member 1 batch n_1"],
+        totals: list[Float[Tensor, "member 1 1 _n"]],
+        iterations: int,
+        start: PhaseStates | None = None,
+        target: Targets | None = None,
+        nudges: Float[Tensor, " phase"] | None = None,
+    ) -> PhaseStates:
+        """Coordinate descent on the energy, all phases side by side (arXiv:2402.11674), in a circuit of `_circuit`.
 
-def batch_of(x: Float[Tensor, "*member batch n"]) -> Float[Tensor, "member batch n"]:
-    """x with its member axis, of length 1 where all members share it."""
-    return x if x.ndim == 3 else x[None]
-
-
-def total_conductances(weights: Weights) -> list[Float[Tensor, "member 1 1 _n"]]:
-    """Sum of the conductances that meet at each unit of layer 1 … L (S)."""
-    incoming = [w.sum(1) for w in weights]
-    outgoing = [w.sum(2) for w in weights[1:]]
-    totals = [i + o for i, o in zip(incoming, outgoing, strict=False)] + [incoming[-1]]
-    # A unit that has lost every conductance floats: it stays at 0 V instead of becoming 0/0.
-    return [t.clamp_min(torch.finfo(t.dtype).tiny)[:, None, None] for t in totals]
-
-
-def settle(
-    inner: Weights,
-    biases: Biases,
-    totals: list[Float[Tensor, "member 1 1 _n"]],
-    drive: Float[Tensor, "member 1 batch n_1"],
-    iterations: int,
-    *,
-    states: PhaseStates | None = None,
-    target: Float[Tensor, "#member 1 batch n_L"] | None = None,
-    beta: Float[Tensor, "_phase 1 1"] | None = None,
-) -> PhaseStates:
-    """Coordinate descent on the energy, all phases side by side (arXiv:2402.11674).
-
-    Each layer in turn goes to its exact minimum given its neighbours; layers 1, 3, 5 … together, then 2, 4, 6 …; one
-    such pair is one iteration.
-
-    Args:
-        inner: conductances of layers 1-2 … (L-1)-L; the input layer enters by `drive`.
-        totals: from `total_conductances`.
-        states: start (V); None is zero, whose products are left out.
-        target, beta: nudge of each phase; a target of None is the free phase.
-    """
-    last = len(biases) - 1
-    v: list[Tensor | None] = [None] * (last + 1) if states is None else list(states)
-    for _ in range(iterations):
-        for parity in (0, 1):
-            for layer in range(parity, last + 1, 2):
-                current = biases[layer][:, None, None]
+        Each layer in turn goes to its exact minimum given its neighbours; layers 1, 3, 5 … together, then 2, 4, 6 …;
+        one such pair is one iteration. A `start` of None is zero, whose products are left out.
+        """
+        inner, last = self.weights[1:], len(self.biases) - 1
+        v: list[Tensor | None] = [None] * (last + 1) if start is None else list(start)
+        for _ in range(iterations):
+            for layer in (*range(0, last + 1, 2), *range(1, last + 1, 2)):
+                current, total = self.biases[layer][:, None, None], totals[layer]
                 if layer == 0:
                     current = current + drive
                 elif (below := v[layer - 1]) is not None:
                     current = current + _product(below, inner[layer - 1])
                 if layer < last and (above := v[layer + 1]) is not None:
                     current = current + _product(above, inner[layer].mT)
-                if layer < last:
-                    v[layer] = _diodes(current / totals[layer])
-                elif target is None or beta is None:
-                    v[layer] = current / totals[layer]
-                else:
-                    v[layer] = (current + beta * target) / (totals[layer] + beta)
-    return [
-        drive.new_zeros(drive.shape[0], 1, 1, b.shape[1]) if s is None else s for s, b in zip(v, biases, strict=True)
-    ]
+                if layer == last and target is not None and nudges is not None:
+                    beta = nudges[:, None, None]
+                    current, total = current + beta * batch_of(target)[:, None], total + beta
+                v[layer] = current / total if layer == last else _diodes(current / total)
+        unmoved = (drive.new_zeros(len(drive), 1, 1, b.shape[1]) for b in self.biases)
+        return [zero if s is None else s for s, zero in zip(v, unmoved, strict=True)]
+
+
+def batch_of(x: Float[Tensor, "*member batch n"]) -> Float[Tensor, "member batch n"]:
+    """x with its member axis, of length 1 where all members share it."""
+    return x if x.ndim == 3 else x[None]
 
 
 def _product(
@@ -374,11 +316,3 @@ def _diodes(v: Float[Tensor, "member phase batch n"]) -> Float[Tensor, "member p
     """The hidden units' bounds: the first half conducts only upwards, the second half only downwards."""
     positive = torch.arange(v.shape[-1], device=v.device) < v.shape[-1] // 2
     return torch.where(positive, v.clamp_min(0), v.clamp_max(0))
-
-
-def _initial_conductances(sizes: Sequence[int], seed: int) -> Iterator[Float[Tensor, "n_pre n_post"]]:
-    """In float64, one layer after the other and in place: with wide layers this is where memory peaks."""
-    generator = torch.Generator().manual_seed(seed)
-    for pre, post in pairwise((2 * sizes[0], *sizes[1:])):
-        drawn = torch.rand(pre, post, generator=generator, dtype=torch.float64)
-        yield drawn.mul_(2).sub_(1).mul_(sqrt(1 / pre)).clamp_min_(0)

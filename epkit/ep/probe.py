@@ -11,7 +11,7 @@ from copy import copy
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import one_hot
 
@@ -70,15 +70,9 @@ def parameters(net: Network) -> dict[str, Tensor]:
 
 
 def layers(
-    net: Network,
-    x: Float[Tensor, "n n_0"],
-    target: Float[Tensor, "n n_L"],
-    batch_size: int,
-    beta: float,
-    iterations: int,
-    estimator: Estimator,
-    readout: Readout | None,
-) -> dict[str, Float[Tensor, "member layer"]]:
+    net: Network, x: Float[Tensor, "n n_0"], target: Float[Tensor, "n n_L"], batch_size: int,
+    beta: float, iterations: int, estimator: Estimator, readout: Readout | None,
+) -> dict[str, Float[Tensor, "member layer"]]:  # fmt: skip
     """Response, signal to noise and parameters of each layer, with the first PROBE_IMAGES training images.
 
     `response` (V), rms of what the nudge moves, upper phase minus lower; `signal_to_noise`, rms of the estimate for one
@@ -92,11 +86,11 @@ def layers(
     values = {"response": missing, "signal_to_noise": missing.clone()}
     if steady.any():
         nudged = copy(net)
-        nudged.weights, nudged.biases = ([p[steady] for p in each] for each in (net.weights, net.biases))
+        nudged.weights, nudged.biases = ([p[steady] for p in ps] for ps in (net.weights, net.biases))
         states = phases(nudged, x, target, beta=beta, iterations=iterations, estimator=estimator)
         response = [(v[:, 0] - v[:, 1]).square().mean((1, 2)).sqrt() for v in states]
         values["response"][steady] = torch.stack(response, 1)
-        values["signal_to_noise"][steady] = _signal_to_noise(net, steady, x, states, batch_size, readout)
+        values["signal_to_noise"][steady] = _signal_to_noise(nudged, steady, x, states, batch_size, readout)
     return values | {
         "conductance_sd": torch.stack([w.std((1, 2)) for w in net.weights], 1),
         "clamped": torch.stack([(w == 0).float().mean((1, 2)) for w in net.weights], 1),
@@ -104,25 +98,19 @@ def layers(
 
 
 def _signal_to_noise(
-    net: Network,
-    steady: Tensor,
-    x: Float[Tensor, "n n_0"],
-    states: list[Float[Tensor, "_steady 2 n _n"]],
-    batch_size: int,
-    readout: Readout | None,
-) -> Float[Tensor, "_steady layer"]:
-    """rms of the estimate for a batch over rms of what the read-out adds to it; `states`: of the steady members."""
+    net: Network, steady: Bool[Tensor, " member"], x: Float[Tensor, "n n_0"],
+    states: list[Float[Tensor, "_steady 2 n _n"]], batch_size: int, readout: Readout | None,
+) -> Float[Tensor, "_steady layer"]:  # fmt: skip
+    """rms of the estimate for a batch over rms of what the read-out adds; net and states: of the steady members."""
     signal, added = torch.zeros(2, len(states[0]), len(states), dtype=x.dtype, device=x.device)
     if readout is not None:  # without noise the ratio is infinite
         noise = draw(readout, (2, len(x), sum(net.sizes[1:])), torch.Generator().manual_seed(0))
-        every = [v.new_full((net.members, *v.shape[1:]), torch.nan).index_put((steady,), v) for v in states]
-        noisy = readout.read(every, by_layer(None if noise is None else noise[None].to(x), states))
+        whole = [v.new_full((len(steady), *v.shape[1:]), torch.nan).index_put((steady,), v) for v in states]
+        noisy = readout.read(whole, by_layer(None if noise is None else noise[None].to(x), states))
         exact = net.sampled(states, PROBE_UNITS)
         noisy = net.sampled([v[steady] for v in noisy], PROBE_UNITS)
-        whole = copy(net)  # a contrast by autograd needs the parameters of the members that it is for
-        whole.weights, whole.biases = ([p[steady] for p in each] for each in (net.weights, net.biases))
         for rows in torch.arange(len(x), device=x.device).split(batch_size):
-            of_batch = [whole.contrast(x[rows], [v[:, :, rows] for v in each], 1.0).weights for each in (exact, noisy)]
+            of_batch = [net.contrast(x[rows], [v[:, :, rows] for v in vs], 1.0).weights for vs in (exact, noisy)]
             signal += torch.stack([g.square().mean((1, 2)) for g in of_batch[0]], 1)
             added += torch.stack([(n - g).square().mean((1, 2)) for g, n in zip(*of_batch, strict=True)], 1)
     return (signal / added).sqrt()

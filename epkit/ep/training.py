@@ -19,17 +19,22 @@ from torch.nn.functional import one_hot
 
 from ..messages import shown
 from . import checks, probe
-from .engine import Block, Engine, Rule, Steps, choose
-from .learning import NUDGES, Estimator
+from .engine import Block, Engine, Steps, choose
+from .learning import NUDGES, Estimator, Rule
 from .networks import Network
 from .readout import Readout, draw
 
 UNITS = {"train_cost": "V2", "conductance": "S", "conductance_sd": "S", "response": "V"}
+LayerRate = float | Float[Tensor, " member"]
+Labelled = tuple[Float[Tensor, "_m n_0"], Int[Tensor, " _m"]]  # images and class numbers
 
 
 class Plan(NamedTuple):
-    """The order of a training: `records` are the steps of an epoch after which something is recorded."""
+    """What training sees, in which order; `records` are the steps of an epoch after which something is recorded."""
 
+    x: Float[Tensor, "n n_0"]
+    target: Float[Tensor, "n n_L"]  # one-hot
+    tests: Mapping[str, tuple[Tensor, Tensor]]  # images and classes that records test
     epochs: int
     batch_size: int
     decay: float
@@ -61,13 +66,13 @@ def train(
     batch_size: int,
     beta: float,
     iterations: int,
-    learning_rates: Sequence[float | Float[Tensor, " member"]],
+    learning_rates: Sequence[LayerRate],
     readout: Readout | None = None,
     seed: int | Sequence[int] = 0,
     decay: float = 0.99,
     bias_rate: float = 1.0,
-    test: tuple[Float[Tensor, "m n_0"], Int[Tensor, " m"]] | None = None,
-    validation: tuple[Float[Tensor, "k n_0"], Int[Tensor, " k"]] | None = None,
+    test: Labelled | None = None,
+    validation: Labelled | None = None,
     estimator: Estimator = "centered",
     looks: int | None = None,
     state: State | None = None,
@@ -98,117 +103,92 @@ def train(
     Raises:
         ValueError: for an argument that makes no training, by its name, before any step.
     """
-    images = _images(net, x, y, test=test, validation=validation)
+    plan = _plan(net, x, y, {"test": test, "validation": validation}, epochs, batch_size, decay, looks, seed)
     rule = _rule(net, beta, iterations, learning_rates, bias_rate, estimator, readout)
-    plan = _plan(net, len(images.x), epochs, batch_size, decay, looks, seed)
-    used, take_steps = choose(engine, net, readout)
-    options: dict[str, Any] = {"batch_size": batch_size, "beta": beta, "iterations": iterations, "estimator": estimator}
-    look = partial(probe.layers, **options, readout=readout) if looks else None
+    name, take_steps = choose(engine, net, readout)
+    look = None
+    if looks:
+        look = partial(probe.layers, net, plan.x, plan.target, batch_size, beta, iterations, estimator, readout)
     state = state or State()
-    _advance(net, images, rule, plan, take_steps, look, state, progress)
+    _advance(net, plan, rule, take_steps, look, state, progress or (lambda images: None))
     history = xr.concat(state.history, "epoch", join="exact") if state.history else xr.Dataset()
-    return history.assign_attrs(engine=used)
+    return history.assign_attrs(engine=name)
 
 
-class Images(NamedTuple):
-    """Training inputs and one-hot targets, and the images and classes that records test."""
-
-    x: Float[Tensor, "n n_0"]
-    target: Float[Tensor, "n n_L"]
-    tests: Mapping[str, tuple[Tensor, Tensor]]
-
-
-def _images(net: Network, x: Tensor, y: Tensor, **tests: tuple[Tensor, Tensor] | None) -> Images:
+def _plan(
+    net: Network, x: Tensor, y: Tensor, tests: Mapping[str, Labelled | None],
+    epochs: int, batch_size: int, decay: float, looks: int | None, seed: int | Sequence[int],
+) -> Plan:  # fmt: skip
     x, y = checks.labelled(net, (x, y), ("x", "y"))
-    target = one_hot(y, net.sizes[-1]).to(net.biases[0])
-    pairs = {name: pair for name, pair in tests.items() if pair is not None}
-    return Images(x, target, {name: checks.labelled(net, p, (f"{name}[0]", f"{name}[1]")) for name, p in pairs.items()})
+    batch_size = checks.count("batch_size", batch_size, most=len(x))
+    steps = len(x) // batch_size
+    times = 1 if looks is None else checks.count("looks", looks, most=steps)
+    return Plan(
+        x,
+        one_hot(y, net.sizes[-1]).to(net.biases[0]),
+        {name: checks.labelled(net, t, (f"{name}[0]", f"{name}[1]")) for name, t in tests.items() if t is not None},
+        checks.count("epochs", epochs, 0),
+        batch_size,
+        checks.number("decay", decay, above=0.0),
+        [steps * k // times for k in range(1, times + 1)],
+        checks.seeds(seed, net.members),
+    )
 
 
 def _rule(
-    net: Network,
-    beta: float,
-    iterations: int,
-    learning_rates: Sequence[float | Float[Tensor, " member"]],
-    bias_rate: float,
-    estimator: Estimator,
-    readout: Readout | None,
-) -> Rule:
-    like = net.biases[0]
+    net: Network, beta: float, iterations: int, learning_rates: Sequence[LayerRate],
+    bias_rate: float, estimator: Estimator, readout: Readout | None,
+) -> Rule:  # fmt: skip
+    layers, like = len(net.weights), net.biases[0]
     checks.choice("estimator", estimator, tuple(NUDGES))
     if readout is not None:
         checks.readout(readout, net.members)
     beta = checks.number("beta", beta, above=0.0)
-    if not isinstance(learning_rates, Sequence | Tensor | np.ndarray) or len(learning_rates) != len(net.weights):
-        raise ValueError(
-            f"learning_rates = {shown(learning_rates)}: must be {len(net.weights)} rates, one for each layer"
-        )
+    if not isinstance(learning_rates, Sequence | Tensor | np.ndarray) or len(learning_rates) != layers:
+        raise ValueError(f"learning_rates = {shown(learning_rates)}: must be {layers} rates, one for each layer")
     rates = [checks.per_member(f"learning_rates[{k}]", r, net.members, like) for k, r in enumerate(learning_rates)]
     return Rule(
-        nudges=beta * torch.tensor(NUDGES[estimator]).to(like),
-        iterations=checks.count("iterations", iterations),
-        rates=torch.stack(rates),
-        bias_rate=checks.number("bias_rate", bias_rate, least=0.0),
-        readout=readout,
+        beta * torch.tensor(NUDGES[estimator]).to(like),
+        checks.count("iterations", iterations),
+        torch.stack(rates),
+        checks.number("bias_rate", bias_rate, least=0.0),
+        readout,
     )
 
 
-def _plan(
-    net: Network,
-    images: int,
-    epochs: int,
-    batch_size: int,
-    decay: float,
-    looks: int | None,
-    seed: int | Sequence[int],
-) -> Plan:
-    batch_size = checks.count("batch_size", batch_size, most=images)
-    steps = images // batch_size
-    times = 1 if looks is None else checks.count("looks", looks, most=steps)
-    records = [steps * k // times for k in range(1, times + 1)]
-    decay = checks.number("decay", decay, above=0.0)
-    return Plan(checks.count("epochs", epochs, 0), batch_size, decay, records, checks.seeds(seed, net.members))
-
-
 def _advance(
-    net: Network,
-    images: Images,
-    rule: Rule,
-    plan: Plan,
-    take_steps: Steps,
-    look: Callable[..., dict[str, Tensor]] | None,
-    state: State,
-    progress: Callable[[int], object] | None,
-) -> None:
+    net: Network, plan: Plan, rule: Rule, take_steps: Steps, look: Callable[[], dict[str, Tensor]] | None,
+    state: State, progress: Callable[[int], object],
+) -> None:  # fmt: skip
     """Train from where `state` stands to the plan's end, bringing it up to date after each block of steps."""
     while state.epoch < plan.epochs:
         of_epoch = rule._replace(rates=rule.rates * plan.decay**state.epoch)
-        for block, end in _blocks(net, images, plan, rule.readout, state):
+        for block, end in _blocks(net, plan, rule.readout, state):
             wrong, cost = take_steps(net, block, of_epoch)
             state.step, state.wrong, state.cost = end, state.wrong + wrong.cpu(), state.cost + cost.cpu()
             if end in plan.records:
-                place = plan.records.index(end)
-                since = end - (plan.records[place - 1] if place else 0)
-                time = state.epoch + (end / plan.records[-1] if look else 1)
-                values = _observed(net, images, rule.iterations, look, state, since * plan.batch_size)
-                state.history.append(_record(values, time))
+                seen = plan.batch_size * (end - max((k for k in plan.records if k < end), default=0))
+                values: dict[str, Any] = {"train_error": state.wrong / seen, "train_cost": state.cost / seen}
+                values |= probe.parameters(net)
+                for name, (x, y) in plan.tests.items():
+                    values[f"{name}_error"], activity = probe.evaluate(net, x, y, rule.iterations)
+                    values |= {"activity": activity} if name == "test" else {}
+                values |= look() if look else {}
+                state.history.append(_record(values, state.epoch + (end / plan.records[-1] if look else 1)))
                 state.wrong, state.cost = 0, 0.0
-            if progress is not None:
-                progress(block.rows.shape[1] * plan.batch_size)
+            progress(block.rows.shape[1] * plan.batch_size)
         state.epoch, state.step = state.epoch + 1, 0
 
 
-def _blocks(
-    net: Network, images: Images, plan: Plan, readout: Readout | None, state: State
-) -> Iterator[tuple[Block, int]]:
+def _blocks(net: Network, plan: Plan, readout: Readout | None, state: State) -> Iterator[tuple[Block, int]]:
     """What is left of an epoch, in blocks of steps that end at every record, each with the step that it ends at."""
-    device, units, epoch = images.x.device, sum(net.sizes[1:]), state.epoch
+    device, units, epoch = plan.x.device, sum(net.sizes[1:]), state.epoch
     streams = sorted(set(plan.seeds))
     stream = torch.tensor([streams.index(s) for s in plan.seeds], device=device)
     steps = plan.records[-1]
     # Steps a call: enough to pay for the call, few enough for their noise to stay small.
     length = max(16, 2**20 // (2 * plan.batch_size * units))
-    order = torch.stack([torch.randperm(len(images.x), generator=_generator(s, epoch)) for s in streams])
+    order = torch.stack([torch.randperm(len(plan.x), generator=_generator(s, epoch)) for s in streams])
     order = order[:, : steps * plan.batch_size].unflatten(1, (-1, plan.batch_size)).to(device)
     begin = state.step
     while begin < steps:
@@ -219,35 +199,15 @@ def _blocks(
             shape = (length, 2, plan.batch_size, units)
             drawn = [draw(readout, shape, _generator(s, epoch, number)) for s in streams]
             noises = [xi for xi in drawn if xi is not None]
-            noise = torch.stack(noises)[:, offset : offset + end - begin].to(images.x) if noises else None
-        yield Block(images.x, images.target, order[:, begin:end], stream, noise), end
+            noise = torch.stack(noises)[:, offset : offset + end - begin].to(plan.x) if noises else None
+        yield Block(plan.x, plan.target, order[:, begin:end], stream, noise), end
         begin = end
-
-
-def _observed(
-    net: Network,
-    images: Images,
-    iterations: int,
-    look: Callable[..., dict[str, Tensor]] | None,
-    state: State,
-    seen: int,
-) -> dict[str, Tensor]:
-    """What a record holds, by name: (member,) or (member, layer)."""
-    values: dict[str, Any] = {"train_error": state.wrong / seen, "train_cost": state.cost / seen}
-    values |= probe.parameters(net)
-    for name, (x, y) in images.tests.items():
-        error, activity = probe.evaluate(net, x, y, iterations)
-        values |= {f"{name}_error": error} | ({"activity": activity} if name == "test" else {})
-    return values | (look(net, images.x, images.target) if look else {})
 
 
 def _record(values: dict[str, Tensor], epoch: int | float) -> xr.Dataset:
     """One line of the history."""
-    dims = ("epoch", "member", "layer")
-    members, layers = values["conductance"].shape
-    columns = {
-        name: (dims[: 1 + v.ndim], v[None].cpu().numpy(), {"units": UNITS.get(name, "1")}) for name, v in values.items()
-    }
+    dims, (members, layers) = ("epoch", "member", "layer"), values["conductance"].shape
+    columns = {n: (dims[: 1 + v.ndim], v[None].cpu().numpy(), {"units": UNITS.get(n, "1")}) for n, v in values.items()}
     return xr.Dataset(columns, {"epoch": [epoch], "member": np.arange(members), "layer": np.arange(1, layers + 1)})
 
 

@@ -74,11 +74,10 @@ def limits_over_architecture(
         canvas.plain_ticks(ax.xaxis, places, [f"{x:,g}" for x in places])
         ax.set_title(_common(family), fontsize="x-small")
         ax.yaxis.set_minor_locator(NullLocator())
-        canvas.left_only(ax)
     if spare:
-        canvas.key(spare[-1], LOOKS, loc="center")
+        canvas.key(spare[-1], LOOKS, loc="center", fontsize="small")
     else:
-        canvas.key(figure, LOOKS, loc="outside right center")
+        canvas.key(figure, LOOKS)
     return canvas.finish_several(figure, "The critical limit over architecture, gain, nudge and training", stores)
 
 
@@ -93,7 +92,7 @@ def errors_over_sigma(stores: canvas.Stores, families: dict[str, str] | None = N
         for color, (name, ds) in zip(sns.color_palette("viridis_r", len(family) + 1)[1:], family.items(), strict=True):
             sweep, limits = first_setting(ds), _limits(ds)
             words = f"{_label(name, ds, axis)}  ({int(limits.n)}/{int(limits.runs)})"
-            canvas.seeds_and_mean(ax, final_error(sweep), canvas.place_of_zero(sigmas), color, words)
+            canvas.seeds_and_mean(ax, final_error(sweep), color, words, canvas.place_of_zero(sigmas))
             if limits.n:
                 ax.plot(limits["mean"], 0.02, "^", color=color, ms=6, clip_on=False, zorder=4)
         canvas.sigma_axis(ax, sigmas)
@@ -101,7 +100,6 @@ def errors_over_sigma(stores: canvas.Stores, families: dict[str, str] | None = N
         ax.set_title(_common(family), fontsize="small")
         ax.legend(title=axis[0] if axis else title, fontsize="x-small", title_fontsize="x-small", loc="center left",
                   bbox_to_anchor=(1, 0.5))  # fmt: skip
-        canvas.left_only(ax)
     note = (
         "small dots: seeds; bars: mean, 95 % bootstrap interval over seeds; triangle: limit; in brackets: seeds with a "
         "limit / seeds run"

@@ -1,6 +1,6 @@
 """The figures of notebook 07: where noise helps, whether tuning does as well, how near the limit the best noise is."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,6 @@ from . import canvas
 from .canvas import BARS, READS, single
 
 NOISELESS, NOISY, DOUBLE = "0.45", "C0", "C4"  # colours
-Pair = tuple[xr.DataArray, xr.DataArray]  # errors (seed,) to compare, seed by seed
 
 
 def choice_made_on(ds: xr.Dataset) -> str:
@@ -31,7 +30,7 @@ def error_map(ds: xr.Dataset, optima: xr.Dataset, limits: xr.Dataset) -> Figure:
 
     `optima`: `optimum`, `limits`: `critical_limit` of the store.
     """
-    ds, optima, limits = (single(each, *READS) for each in (ds.assign(error=final_error(ds)), optima, limits))
+    ds, optima, limits = (single(store, *READS) for store in (ds.assign(error=final_error(ds)), optima, limits))
     limits = canvas.steady(limits)
     sigma, rates = np.sort(ds.sigma.values), ds.learning_rate.values
     size = (0.55 * len(sigma) + 3.2, 0.36 * len(rates) + 0.75)
@@ -87,14 +86,10 @@ def noise_or_tuning(ds: xr.Dataset, optima: xr.Dataset, tuned: xr.Dataset) -> Fi
 
     `optima`: `optimum`, `tuned`: `beyond_tuning` of the store.
     """
-    ds, optima, tuned = (single(each, *READS) for each in (ds, optima, tuned))
-
-    def pairs(name: str) -> dict[str, Pair]:
-        at, best = optima.sel(dataset=name), tuned.sel(dataset=name)
-        rates = {f"{rate:g}": at.sel(learning_rate=rate) for rate in ds.learning_rate.values}
-        return {rate: (at.at_zero, at.at_star) for rate, at in rates.items()} | {"tuned": (best.noiseless, best.noisy)}
-
-    figure, axes = _pair_panels(ds, ds.dataset.values, pairs, {"σ = 0": NOISELESS, "σ*": NOISY})
+    ds, optima, tuned = (single(store, *READS) for store in (ds, optima, tuned))
+    pairs = {f"{rate:g}": optima.sel(learning_rate=rate)[["at_zero", "at_star"]] for rate in ds.learning_rate.values}
+    pairs["tuned"] = tuned[["noiseless", "noisy"]]
+    figure, axes = _pair_panels(ds, pairs, {"σ = 0": NOISELESS, "σ*": NOISY})
     for name, ax in axes.items():
         ax.axvline(ds.sizes["learning_rate"] - 0.5, color="0.8", lw=0.8)
         title, saved = canvas.literally(ds.title.sel(dataset=name).item()), _points(tuned.sel(dataset=name))
@@ -106,14 +101,11 @@ def noise_or_tuning(ds: xr.Dataset, optima: xr.Dataset, tuned: xr.Dataset) -> Fi
 
 def rounding_control(ds: xr.Dataset, checked: xr.Dataset) -> Figure:
     """Test error of every seed without noise, in float32 and in float64 (`checked`), at each learning rate of both."""
-    errors = (final_error(each).sel(sigma=0, drop=True).to_dataset(name="error") for each in (ds, checked))
-    float32, float64 = xr.align(*(single(error, *READS).error for error in errors), join="inner")
-
-    def pairs(name: str) -> dict[str, Pair]:
-        places = {f"{rate:g}": {"dataset": name, "learning_rate": rate} for rate in float64.learning_rate.values}
-        return {rate: (float32.sel(place), float64.sel(place)) for rate, place in places.items()}
-
-    figure, axes = _pair_panels(ds, float64.dataset.values, pairs, {"float32": NOISELESS, "float64": DOUBLE})
+    names = {"float32": ds, "float64": checked}
+    errors = [final_error(store).sel(sigma=0, drop=True).to_dataset(name=name) for name, store in names.items()]
+    both = single(xr.merge(errors, join="inner", compat="override"), *READS)
+    pairs = {f"{rate:g}": both.sel(learning_rate=rate) for rate in both.learning_rate.values}
+    figure, axes = _pair_panels(ds, pairs, {"float32": NOISELESS, "float64": DOUBLE})
     for name, ax in axes.items():
         ax.set_title(canvas.literally(ds.title.sel(dataset=name).item()), fontsize="medium")
     same = "a seed has the same initial conductances and batches in both; lines join them"
@@ -122,28 +114,27 @@ def rounding_control(ds: xr.Dataset, checked: xr.Dataset) -> Figure:
 
 
 def _pair_panels(
-    ds: xr.Dataset, names: np.ndarray, pairs: Callable[[str], Mapping[str, Pair]], colours: Mapping[str, str]
+    ds: xr.Dataset, pairs: Mapping[str, xr.Dataset], colours: Mapping[str, str]
 ) -> tuple[Figure, dict[str, Axes]]:
-    """A panel for each of these data sets, its errors in pairs at each learning rate, joined seed by seed, with means.
+    """A panel for each data set of `pairs`, its two errors at each learning rate, joined seed by seed, with means.
 
-    `colours`: what the first and the second of each pair is, and its colour.
+    `pairs`: learning rate -> Dataset of two errors (dataset, seed); `colours`: what these are, and their colours.
     """
+    names = next(iter(pairs.values())).dataset.values
     figure, axes = canvas.blank(1, len(names), (3.9, 3.3), sharey=True)
     for ax, name in zip(axes[0], names, strict=True):
-        groups = pairs(name)
-        for place, pair in enumerate(groups.values()):
-            x = place + np.array([-0.13, 0.13])
+        for place, errors in enumerate(pairs.values()):
+            x, pair = place + np.array([-0.13, 0.13]), list(errors.sel(dataset=name).values())
             ax.plot(x, np.stack([values.values for values in pair]), color="0.8", lw=0.7, zorder=0)
             for at, values, color, side in zip(x, pair, colours.values(), (-0.1, 0.1), strict=True):
                 ax.plot(np.full(values.size, at), values, ".", color=color, **canvas.DOTS)
                 canvas.interval(ax, at + side, mean_interval(values), color)
-        ax.set_xticks(range(len(groups)), list(groups))
+        ax.set_xticks(range(len(pairs)), list(pairs))
         canvas.error_axis(ax, float(ds.chance.sel(dataset=name)))
         ax.set_xlabel("learning rate η")
-        ax.label_outer()
     for label, color in colours.items():
         axes[0, 0].plot([], [], "o", color=color, label=label)
-    canvas.key_beside(figure)
+    canvas.key(figure)
     return figure, dict(zip(names, axes[0], strict=True))
 
 
@@ -153,7 +144,7 @@ def convergence(ds: xr.Dataset, optima: xr.Dataset, tuned: xr.Dataset) -> Figure
     Rows: data sets. `optima`: `optimum`, `tuned`: `beyond_tuning` of the store.
     """
     images = ds.epoch.values * parameters(ds, "train_images")["train_images"] / 1000
-    ds, optima, tuned = (single(each, *READS) for each in (ds, optima, tuned))
+    ds, optima, tuned = (single(store, *READS) for store in (ds, optima, tuned))
     bold = float(ds.learning_rate.max())
     figure, axes = canvas.blank(ds.sizes["dataset"], 4, (2.9, 2.1), sharex=True, sharey=True)
     for row, name in zip(axes, ds.dataset.values, strict=True):
@@ -173,7 +164,6 @@ def convergence(ds: xr.Dataset, optima: xr.Dataset, tuned: xr.Dataset) -> Figure
                 canvas.error_axis(ax, float(runs.chance), "error (%)")
                 ax.xaxis.set_major_locator(MaxNLocator(4))
                 ax.set_xlabel("training images seen (thousands)")
-                ax.label_outer()
     canvas.key(figure, {"σ = 0": {"color": NOISELESS, "lw": 2}, "σ*": {"color": NOISY, "lw": 2}},
                loc="outside right center")  # fmt: skip
     chosen = f"σ*: the best σ > 0 at that η; tuned: the best η at σ = 0, on the {choice_made_on(ds)}"
@@ -206,9 +196,7 @@ def final_accuracies(ds: xr.Dataset, learning_rate: float | None = None) -> Figu
         canvas.interval(below, _places(ds.sigma.values), share, "C2", ms=4, lw=1.4)
         canvas.percent_axis(below, "seeds that learn (%)", -0.03, 1.03)
         canvas.sigma_axis(below, ds.sigma.values)
-        for ax in (above, below):
-            ax.label_outer()
-    canvas.key_beside(figure)
+    canvas.key(figure)
     dots = "dots: seeds, filled on test, hollow on training images"
     learns = "a seed learns if its test accuracy passes the dashed line, half way from chance to the best mean at any η"
     title = "Final accuracy of every seed"

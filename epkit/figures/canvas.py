@@ -36,13 +36,11 @@ SIGMA = "read-out uncertainty σ (V)"
 LIMIT = "critical limit σ$_c$ (V)"
 BARS = "small dots: seeds; bars: mean, 95 % bootstrap interval over seeds"
 BAND = "dashed line, grey band: limit σ$_c$, geometric mean and 95 % t interval over bracketed seeds"
+RIGHT: dict[str, Any] = {"fontsize": "x-small", "loc": "upper left", "bbox_to_anchor": (1, 1)}  # of a panel: its key
 DOTS: dict[str, Any] = {"alpha": 0.5, "ms": 4, "mew": 0}
 READS = ("averaging", "samples")  # dims of which a figure shows one value
 PERCENT = PercentFormatter(xmax=1, symbol="", decimals=0)
 DIGITS = 4  # of what was fitted, see `steady`
-
-
-_rounded = np.vectorize(lambda value: float(f"{value:.{DIGITS}g}"), otypes=[float])
 
 
 def style() -> None:
@@ -112,7 +110,8 @@ def steady(fit: xr.Dataset) -> xr.Dataset:
 
     The further digits of a fit depend on the processor's linear algebra, and a figure's bytes must not.
     """
-    return fit.map(lambda values: xr.apply_ufunc(_rounded, values) if values.dtype.kind == "f" else values)
+    rounded = np.vectorize(lambda value: float(f"{value:.{DIGITS}g}"), otypes=[float])
+    return fit.map(lambda values: xr.apply_ufunc(rounded, values) if values.dtype.kind == "f" else values)
 
 
 def blank(rows: int, columns: int, size: tuple[float, float] = (3.7, 2.7), **share: Any) -> tuple[Figure, np.ndarray]:
@@ -181,7 +180,13 @@ def scientific(value: float) -> str:
 
 
 def captioned(figure: Figure, title: str, *lines: str) -> Figure:
-    """Title above; below, in small type, how to read the figure."""
+    """Title above; below, in small type, how to read the figure; of shared axes, the outer panels alone keep labels."""
+    for ax in figure.axes:
+        if place := ax.get_subplotspec():
+            if not place.is_last_row() and len(ax.get_shared_x_axes().get_siblings(ax)) > 1:
+                ax.set_xlabel("")
+            if not place.is_first_col() and len(ax.get_shared_y_axes().get_siblings(ax)) > 1:
+                ax.set_ylabel("")
     figure.suptitle(title, fontsize="large")
     figure.supxlabel("\n".join(lines), fontsize="small", color="0.35", linespacing=1.4)
     return figure
@@ -240,22 +245,19 @@ def single(ds: xr.Dataset, *dims: str) -> xr.Dataset:
     return ds.squeeze([dim for dim in dims if dim in ds.dims])
 
 
-def key(place: Axes | Figure, looks: Mapping[str, Mapping[str, Any]], **where: Any) -> None:
-    """A legend of these texts, each with the look of the lines or markers that it explains."""
-    lines = [Line2D([], [], label=text, **look) for text, look in looks.items()]
-    place.legend(handles=lines, **{"fontsize": "small"} | where)
+def key(place: Axes | Figure, looks: Mapping[str, Mapping[str, Any]] | None = None, **where: Any) -> None:
+    """A legend at the right of a panel, or of all panels of a figure, unless `where` puts it elsewhere.
 
-
-def key_beside(figure: Figure, where: Any = "outside right center") -> None:
-    """The legend of the first panel, beside all panels."""
-    handles, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, fontsize="small", loc=where)
-
-
-def key_right(ax: Axes, looks: Mapping[str, Mapping[str, Any]] | None = None) -> None:
-    """A small legend to the right of a panel: its own, or of these looks."""
-    where: dict[str, Any] = {"fontsize": "x-small", "loc": "upper left", "bbox_to_anchor": (1, 1)}
-    ax.legend(**where) if looks is None else key(ax, looks, **where)
+    It explains these texts, each with the look of its lines or markers, or else what is labelled in the first panel.
+    """
+    if looks is None:
+        handles, _ = (place.axes[0] if isinstance(place, Figure) else place).get_legend_handles_labels()
+    else:
+        handles = [Line2D([], [], label=text, **look) for text, look in looks.items()]
+    if isinstance(place, Figure):
+        place.legend(handles=handles, **{"fontsize": "small", "loc": "outside right center"} | where)
+    else:
+        place.legend(handles=handles, **where or RIGHT)
 
 
 def place_of_zero(sigma: np.ndarray) -> float:
@@ -300,13 +302,6 @@ def error_axis(ax: Axes, chance: float, label: str = "test error (%)") -> None:
     percent_axis(ax, label)
 
 
-def left_only(ax: Axes) -> None:
-    """No labels on a y axis that is shared with the panel at the left."""
-    if (place := ax.get_subplotspec()) is not None and not place.is_first_col():
-        ax.set_ylabel("")
-        ax.tick_params(labelleft=False)
-
-
 def interval(ax: Axes, x: Any, values: xr.Dataset, color: Any, form: str = "o", ms: float = 5, lw: float = 1.6,
              **look: Any) -> None:  # fmt: skip
     """`mean` as points and `low`, `high` as bars, of (x,) or scalars."""
@@ -320,8 +315,14 @@ def runs_and_mean(ax: Axes, x: Any, runs: xr.DataArray, color: Any, thin: float,
     ax.plot(x, runs.mean("seed"), color=color, lw=thick)
 
 
-def seeds_and_mean(ax: Axes, values: xr.DataArray, zero: float, color: Any, label: str = "", **look: Any) -> None:
-    """values (sigma, seed): the mean with its interval, seeds beside it; no line leads to sigma = 0."""
+def seeds_and_mean(
+    ax: Axes, values: xr.DataArray, color: Any, label: str = "", zero: float | None = None, **look: Any
+) -> None:
+    """values (sigma, seed): the mean with its interval, seeds beside it; no line leads to sigma = 0.
+
+    `zero`: the place of sigma = 0, where it isn't that of these sigmas alone.
+    """
+    zero = place_of_zero(values.sigma.values) if zero is None else zero
     values = values.dropna("sigma", how="all")
     if not values.size:
         return

@@ -16,7 +16,9 @@ def verdict_counts(rows: pd.DataFrame) -> Figure:
     kinds = {"supported": "C2", "undecided": "0.75", "contradicted": "C1"}
     names, setting = rows.claim.drop_duplicates().tolist(), rows.setting.fillna("primary")
     titles = {"primary": "primary settings", "secondary": "other settings"}
-    titles |= {network: network.replace(", ", "\n", 1) for network in setting if network not in titles}
+    titles |= {"another setting": "other networks\nor training"} if "another setting" in set(setting) else {}
+    networks = {network: network.replace(", ", "\n", 1) for network in setting if network not in titles}
+    titles |= networks
     figure, axes = canvas.blank(1, len(titles), (1.9, 0.45 * len(names) + 0.4), sharey=True, sharex=True)
     for ax, (network, title) in zip(axes[0], titles.items(), strict=True):
         panel = rows[setting == network]
@@ -29,10 +31,10 @@ def verdict_counts(rows: pd.DataFrame) -> Figure:
         ax.set_title(title, fontsize="medium")
         ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
     axes[0, 0].invert_yaxis()
-    canvas.key_beside(figure)
+    canvas.key(figure)
     note = (
         "number of settings: data sets, learning rates, ways of averaging; one may be judged in two ways",
         "primary and other settings, and their thresholds, were fixed before the data",
-        *["the others: networks of notebook 09, by thresholds that were fixed for smaller ones"] * (len(titles) > 2),
+        *["the others: networks of notebook 09, by thresholds that were fixed for smaller ones"] * bool(networks),
     )
     return canvas.captioned(figure, "What the stores say of each claim", *note)

@@ -24,21 +24,21 @@ def clt_scaling(ds: xr.Dataset, limits: xr.Dataset, exponent: xr.Dataset) -> Fig
     `limits`: `critical_limit` of the store; `exponent`: `scaling_exponent` of its limits. One data set, one
     learning rate (else ValueError); averaging and samples are dims. The sigma/sqrt(N) shortcut is hollow.
     """
-    ds, limits, exponent = (canvas.single(each, "dataset", "learning_rate") for each in (ds, limits, exponent))
+    ds, limits, exponent = (canvas.single(store, "dataset", "learning_rate") for store in (ds, limits, exponent))
     limits, exponent = canvas.steady(limits), canvas.steady(exponent)
     figure, axes = canvas.blank(1, 2, (5.2, 3.6))
     over_sigma, over_n = axes[0]
     over_sigma.set_title("error over σ", fontsize="medium")
     over_n.set_title("limit over N", fontsize="medium")
-    error, zero = final_error(ds), canvas.place_of_zero(ds.sigma.values)
+    error = final_error(ds)
     for way in error.averaging.values:
         for count, color in _count_colours(ds).items():
-            canvas.seeds_and_mean(over_sigma, error.sel(samples=count, averaging=way), zero, color, **WAYS[way])
+            canvas.seeds_and_mean(over_sigma, error.sel(samples=count, averaging=way), color, **WAYS[way])
         over_sigma.plot([], [], color="0.3", label=way, **WAYS[way])
         _slope(over_n, limits.sel(averaging=way), exponent.sel(averaging=way), way)
     for count, color in _count_colours(ds).items():
         over_sigma.plot([], [], color=color, lw=4, label=f"N = {count}")
-    canvas.key_beside(figure, "outside left center")
+    canvas.key(figure, loc="outside left center")
     canvas.sigma_axis(over_sigma, ds.sigma.values)
     canvas.error_axis(over_sigma, ds.chance.item())
     over_n.set(xscale="log", yscale="log", xlabel="number of read-outs N", ylabel=canvas.LIMIT)
@@ -56,7 +56,7 @@ def collapse(ds: xr.Dataset, fit: xr.Dataset, quality: xr.Dataset) -> Figure:
     `fit`: `collapse` of the store's final error; `quality`: `curve_distance` of it. One data set, one learning rate.
     A column a way of averaging.
     """
-    ds, fit, quality = (canvas.single(each, "dataset", "learning_rate") for each in (ds, fit, quality))
+    ds, fit, quality = (canvas.single(store, "dataset", "learning_rate") for store in (ds, fit, quality))
     error = final_error(ds)
     scaled = ds.sigma.values / np.sqrt(ds.samples.values[:, None])
     zero = canvas.place_of_zero(scaled)
@@ -66,21 +66,19 @@ def collapse(ds: xr.Dataset, fit: xr.Dataset, quality: xr.Dataset) -> Figure:
         for count, color in _count_colours(ds).items():
             curve = curves.sel(samples=count)
             curve = curve.assign_coords(sigma=curve.sigma / np.sqrt(count))
-            canvas.seeds_and_mean(above, curve, zero, color, f"N = {count}")
+            canvas.seeds_and_mean(above, curve, color, f"N = {count}", zero)
             if count > 1:
-                canvas.seeds_and_mean(below, _difference(curve, curves.sel(samples=1)), zero, color)
+                canvas.seeds_and_mean(below, _difference(curve, curves.sel(samples=1)), color, zero=zero)
         distance = quality.sel(averaging=way)
         mean, low, high, floor = (f"{100 * float(distance[name]):.1f}" for name in ("mean", "low", "high", "floor"))
         words = f"mean distance from N = 1 is {mean} [{low}, {high}] points,\nseeds alone would make {floor}"
         above.set_title(f"{way} averaging: {words}", fontsize="small")
         canvas.sigma_axis(below, scaled, "uncertainty of the mean, σ/√N (V)")
         canvas.error_axis(above, ds.chance.item())
-        above.label_outer()
         below.axhline(0, color="0.3", lw=0.8)
         below.set_ylabel("error minus that\nof N = 1 (points)")
         below.yaxis.set_major_formatter(canvas.PERCENT)
-        below.label_outer()
-    canvas.key_beside(figure)
+    canvas.key(figure)
     title = f"Do the curves meet on σ/√N? {ds.title.item()}, η = {ds.learning_rate.item():g}"
     note = "distances: between means over seeds, 95 % bootstrap interval over seeds"
     return canvas.finish(figure, title, ds, canvas.BARS, note)

@@ -34,12 +34,11 @@ def error_over_sigma(ds: xr.Dataset, limits: xr.Dataset, across: str = "learning
     limits = canvas.steady(canvas.single(limits, *READS))
     figure, panels = canvas.panels_by(ds, across)
     for ax, panel in panels:
-        canvas.seeds_and_mean(ax, panel.error, canvas.place_of_zero(ds.sigma.values), "C0")
+        canvas.seeds_and_mean(ax, panel.error, "C0")
         words = canvas.limit_band(ax, limits.sel(dataset=panel.dataset, learning_rate=panel.learning_rate))
         ax.set_title(f"{ax.get_title()}\n{words}", fontsize="small")
         canvas.sigma_axis(ax, ds.sigma.values)
         canvas.error_axis(ax, panel.chance.item())
-        ax.label_outer()
     grain = f"{BAND}; σ in steps of ×{sigma_step(ds.sigma):.2g}"
     return canvas.finish(figure, "Test error against read-out uncertainty", ds, BARS, grain)
 
@@ -59,7 +58,6 @@ def training_curves(ds: xr.Dataset) -> Figure:
         canvas.error_axis(ax, panel.chance.item(), "error (%)")
         ax.set_xlabel("epoch")
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-        ax.label_outer()
     figure.colorbar(colours, ax=figure.axes, label="σ (V); black: σ = 0")
     lines = "thick: mean test error over seeds; thin: each seed; dashed: mean train error"
     return canvas.finish(figure, "Training under read-out uncertainty", ds, lines)
@@ -69,14 +67,12 @@ def unit_activity(ds: xr.Dataset) -> Figure:
     """Share of hidden diode units that conduct after training, over sigma; one colour a hidden layer."""
     ds = canvas.single(ds, *READS)
     figure, panels = canvas.panels_by(ds, "learning_rate")
-    zero = canvas.place_of_zero(ds.sigma.values)
     for ax, panel in panels:
         activity = panel.activity.isel(epoch=-1).dropna("layer", how="all")  # the outputs have no diodes
         for number, layer in enumerate(activity.layer.values):
-            canvas.seeds_and_mean(ax, activity.sel(layer=layer), zero, f"C{number}", f"hidden layer {layer}")
+            canvas.seeds_and_mean(ax, activity.sel(layer=layer), f"C{number}", f"hidden layer {layer}")
         canvas.sigma_axis(ax, ds.sigma.values)
         canvas.percent_axis(ax, "conducting diode units (%)")
-        ax.label_outer()
     panels[0][0].legend(fontsize="small")
     return canvas.finish(figure, "Diode units that conduct after training", ds, BARS)
 
@@ -104,12 +100,11 @@ def signal_to_noise(ds: xr.Dataset, limits: xr.Dataset) -> Figure:
         ax.axhline(1 / np.sqrt(steps), color="0.3", lw=1, ls=":")
         canvas.sigma_axis(ax, ds.sigma.values)
         ax.set(yscale="log", ylabel="signal-to-noise ratio of a step")
-        ax.label_outer()
     first = float(ds.epoch.min())
     axes[0].plot([], [], color="0.3", label=f"after {first:g} epoch{'s' * (first > 1)}", **RECORDS[0])
     axes[0].plot([], [], color="0.3", label="after training", **RECORDS[-1])
     axes[0].plot([], [], color="0.3", ls=":", label="1/√steps")
-    canvas.key_beside(figure)
+    canvas.key(figure)
     note = "rms gradient estimate of a batch over rms of the read-out noise in it; geometric mean, 95 % t interval"
     dotted = "dotted: below it, more noise than signal adds up over all steps, even if all gradients agree"
     return canvas.finish(figure, "Signal-to-noise ratio of each layer's gradient", ds, note, dotted, BAND)
@@ -121,19 +116,17 @@ def conductances(ds: xr.Dataset) -> Figure:
     rows = {"conductance": "mean (S)", "conductance_sd": "standard deviation (S)", "clamped": "share at zero (%)"}
     rows = {name: label for name, label in rows.items() if name in ds}
     figure, axes = canvas.blank(len(rows), ds.sizes["learning_rate"], (2.7, 2.2), sharex=True, sharey="row")
-    zero = canvas.place_of_zero(ds.sigma.values)
     for (name, label), row in zip(rows.items(), axes, strict=True):
         for ax, rate in zip(row, ds.learning_rate.values, strict=True):
             if name == next(iter(rows)):
                 ax.set_title(canvas.setting(ds, rate), fontsize="medium")
             for number, layer in enumerate(ds.layer.values):
                 values = ds[name].isel(epoch=-1).sel(learning_rate=rate, layer=layer)
-                canvas.seeds_and_mean(ax, values, zero, f"C{number}", f"layer {layer}")
+                canvas.seeds_and_mean(ax, values, f"C{number}", f"layer {layer}")
             canvas.sigma_axis(ax, ds.sigma.values)
             if name == "clamped":
                 canvas.percent_axis(ax, label)
             else:
                 ax.set(yscale="log", ylabel=label)
-            ax.label_outer()
-    canvas.key_beside(figure)
+    canvas.key(figure)
     return canvas.finish(figure, "Conductances after training", ds, BARS)

@@ -8,6 +8,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ..study.claims import FARTHEST
 from . import canvas
 from .critical_limit import error_over_sigma
 
@@ -37,12 +38,14 @@ def limit_ratios(ds: xr.Dataset, limits: xr.Dataset, ratios: pd.DataFrame | None
 
 def _ratios(ax: Axes, rows: pd.DataFrame, factor: float) -> None:
     """Ratios of limits, a row of `study.claim_datasets` each."""
-    names = rows.measure.str.replace("σ_c ratio, ", "").str.partition(", N =")[0] + rows.n.map(", n = {}".format)
+    several = ", " + rows.averaging + " averaging" if rows.averaging.nunique() > 1 else ""
+    names = rows.measure.map({FARTHEST: "all pairs: "}).fillna("") + rows.dataset
+    names += rows.learning_rate.map(", η = {:g}".format) + several + rows.n.map(", n = {}".format)
     ax.axvspan(1 / factor, factor, color="0.93", lw=0, zorder=-1)
     ax.axvline(1, color="0.3", lw=0.8)
     ax.hlines(rows.index, rows.low, rows.high, color="C0", lw=1.6)
-    for kind, face in (("primary", "C0"), ("secondary", "w")):
-        settings = rows[rows.setting == kind]
+    for primary, face in ((True, "C0"), (False, "w")):
+        settings = rows[(rows.setting == "primary") == primary]
         ax.plot(settings.value, settings.index, "o", color="C0", mfc=face, ms=5)
     ax.set_yticks(rows.index, [canvas.literally(name) for name in names], fontsize="x-small")
     values = rows[["value", "low", "high"]].values.ravel()

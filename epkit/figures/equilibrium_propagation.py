@@ -74,7 +74,6 @@ def relaxation(ds: xr.Dataset, iterations: int) -> Figure:
             ax.plot(ds.iteration, ds.distance.sel(phase=phase, layer=layer), marker="o", ms=3, label=f"layer {layer}")
         ax.axvline(iterations, color="0.5", ls=":", lw=1)
         ax.set(yscale="log", title=PHASES[phase], xlabel="iteration", ylabel="rms distance to steady state (V)")
-        ax.label_outer()
     axes[0, 0].legend(fontsize="small")
     images = parameters(ds)["check_images"]
     note = f"untrained, float64, rms over units and {images} images; dotted: the {iterations} iterations of training"
@@ -95,8 +94,6 @@ def gradient_check(ds: xr.Dataset) -> Figure:
         axes[0, column].set(yscale="log", xscale="log", title=f"{estimator} estimate", ylabel="relative error")
         axes[1, column].set(xlabel="nudging conductance β (S)", ylabel="cosine", ylim=(0, 1.05))
         axes[0, column].legend(fontsize="x-small")
-    for ax in axes.flat:
-        ax.label_outer()
     settings = parameters(ds)
     images, iterations = settings["check_images"], settings["check_iterations"]
     note = f"untrained, float64, mean over {images} images, {iterations} iterations a phase"

@@ -30,7 +30,6 @@ def learning_curves(stores: canvas.Stores) -> Figure:
         canvas.error_axis(ax, float(sweep.chance))
         _images_axis(ax)
         _titled(ax, name, ds)
-        canvas.left_only(ax)
     canvas.key(figure, _sigma_looks(stores.values(), colour), loc="outside right upper")
     return canvas.finish_several(figure, "Learning curves at the published settings", stores, "each line a seed")
 
@@ -46,10 +45,8 @@ def escape_times(stores: canvas.Stores) -> Figure:
         canvas.percent_axis(below, "seeds that have escaped (%)", -0.03, 1.12)
         _images_axis(below)
         _titled(above, name, ds)
-        for ax in (above, below):
-            canvas.left_only(ax)
     axes[0, 0].set_ylim(0, None)  # at the end, for it holds what is drawn later to the limits of then
-    canvas.key(figure, _sigma_looks(stores.values(), colour), loc="outside right center")
+    canvas.key(figure, _sigma_looks(stores.values(), colour))
     note = (
         "dots: seeds; open triangles: seeds that did not escape in the whole record (censored); bars: median",
         "median and share by Kaplan–Meier, each σ a little above the last; times: to the distance of two records",
@@ -107,7 +104,6 @@ def along_the_way(stores: canvas.Stores, before: xr.Dataset, sigma: float) -> Fi
         for ax, label in ((response, "nudged response (rms, V)"), (conductance, "mean conductance (S)")):
             ax.set(yscale="log", ylabel=label)
             _images_axis(ax)
-            canvas.left_only(ax)
         _titled(response, name, ds)
     looks: dict[str, dict[str, Any]] = {
         **{f"layer {layer + 1}": {"color": f"C{layer}", "lw": 2} for layer in range(deepest)},
@@ -116,7 +112,7 @@ def along_the_way(stores: canvas.Stores, before: xr.Dataset, sigma: float) -> Fi
         "float32 rounding step\nof layer 1's voltage": {"color": "C0", "ls": ":"},
         "before training": {"color": "0.3", "marker": "o", "ms": 5, "ls": ""},
     }
-    canvas.key(figure, looks, loc="outside right center")
+    canvas.key(figure, looks)
     title = "What the nudge moves, and the conductances, along the way"
     return canvas.finish_several(figure, title, stores, "thick: geometric mean over seeds; thin: seeds")
 
@@ -141,7 +137,7 @@ def precision(stores: canvas.Stores) -> Figure | None:
         _titled(ax, name, ds)
     seeds = {f"seed {seed}": {"color": f"C{seed}"} for seed in sweep.seed.values}
     dtypes = {"float32": {"color": "0.3", "ls": "-"}, "float64": {"color": "0.3", "ls": "--"}}
-    canvas.key_right(axes[-1], seeds | dtypes)
+    canvas.key(axes[-1], seeds | dtypes)
     shown = {name: single for name, (single, _) in twins.items()}
     title = "Does rounding hold the network on its plateau? σ = 0"
     return canvas.finish_several(figure, title, shown, "each line a seed")

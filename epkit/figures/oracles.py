@@ -36,7 +36,7 @@ def stopping_early(ds: xr.Dataset) -> Figure:
     labels = ("free: distance (V)", "nudged: distance (V)", "gradient: relative error")
     for row, label, look in zip(axes, labels, looks, strict=True):
         row[0].set(ylabel=label, ylim=(1e-13, None))
-        canvas.key_right(row[-1], look)
+        canvas.key(row[-1], look)
     note = (
         f"untrained, float64, rms over units and {_images(ds)} images; grey line: published iterations;",
         "nudged phases start at the free state after those; exact: by implicit differentiation of the steady state",
@@ -62,7 +62,7 @@ def error_over_beta(ds: xr.Dataset) -> Figure:
         ax.set(xscale="log", yscale="log", ylim=(1e-10, 10))
         ax.set(title=titles[estimator], xlabel="nudging conductance β (S)")
     axes[0, 0].set_ylabel("relative error of the gradient")
-    canvas.key_right(axes[0, 1])
+    canvas.key(axes[0, 1])
     note = (
         f"untrained, {_images(ds)} images, relaxed to the end; errors above 10 are off the scale",
         "reference: implicit differentiation of the exact steady state, in float64",
@@ -91,7 +91,7 @@ def rounding(ds: xr.Dataset) -> Figure:
                    transform=above.get_xaxis_transform())  # fmt: skip
         for ax in (above, below):
             ax.axvline(start - 0.5, color="0.8", lw=1)
-    canvas.key_right(above)
+    canvas.key(above)
     note = f"untrained, at the published gain, β and iterations; rms over units and {_images(ds)} images"
     title = f"Response and rounding: {ds.title.item()}"
     return canvas.finish(figure, title, ds, note, trained=False, networks=ds.network.values.tolist())
@@ -114,7 +114,7 @@ def real_diodes(ds: xr.Dataset) -> Figure:
     cosine.set(xlabel="forward voltage at 1 mA (V)", ylabel="cosine of the EP gradient", ylim=(None, 1.05))
     looks = {"with EP in the ideal circuit": {"color": "0.3", "ls": "-"},
              "with the real circuit's exact gradient": {"color": "0.3", "ls": "--"}}  # fmt: skip
-    canvas.key(cosine, looks, loc="lower left")
+    canvas.key(cosine, looks, loc="lower left", fontsize="small")
     settings = parameters(ds)
     pool, gain, beta = settings["pool"], settings["diode_gain"], settings["diode_beta"]
     note = (

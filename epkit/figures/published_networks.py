@@ -23,7 +23,6 @@ def published(stores: canvas.Stores, error: Mapping[str, float], epochs: Mapping
         places = (0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.2, 0.3, 0.5, 0.9)
         canvas.plain_ticks(ax.yaxis, places, [f"{100 * place:g}" for place in places])
         ax.legend(fontsize="small")
-        ax.label_outer()
     first = next(iter(stores.values()))
     settings, title = parameters(first), canvas.literally(first.title.values[0])
     training = f"{title}, {settings['train_images']:,} images an epoch, batch {settings['batch_size']}, σ = 0"

@@ -7,12 +7,11 @@ import warnings
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 import xarray as xr
-from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, one_hot
 
@@ -24,8 +23,19 @@ from ..sweep import ensemble, store
 from ..sweep.parameters import Oracles, Solved, settings, validated
 from ..sweep.runs import complete_store, memoised, progress_bar
 from . import spice
-from .solutions import DOUBLE, Layers, agreement, implicit_gradient, quadratic_energy, steady_state
+from .solutions import (
+    DOUBLE,
+    Inputs,
+    Layers,
+    Targets,
+    agreements,
+    implicit_gradient,
+    quadratic_energy,
+    rms,
+    steady_state,
+)
 
+Batch = tuple[Inputs, Targets]
 ESTIMATORS: tuple[Estimator, ...] = ("centered", "positive")
 
 
@@ -53,11 +63,7 @@ def measure_exactness(parameters: Oracles | Mapping[str, object], path: str | Pa
         ParameterError: before any work. data.DataUnavailable. StoreError: when the store can't be written.
     """
     study = parameters if isinstance(parameters, Oracles) else validated(Oracles, parameters)
-
-    def compute(name: str) -> xr.Dataset:
-        return _measured(study, name)
-
-    return memoised(partial(stored, Path(path), study), Path(path), compute)
+    return memoised(partial(stored, Path(path), study), Path(path), partial(_measured, study))
 
 
 def stored(path: Path, study: Oracles) -> xr.Dataset | None:
@@ -65,21 +71,16 @@ def stored(path: Path, study: Oracles) -> xr.Dataset | None:
     return complete_store(path, study, lambda ds: ds["shift"].notnull().any() or not spice.available())
 
 
-class _Batch(NamedTuple):
-    x: Float[Tensor, "batch n_0"]
-    target: Float[Tensor, "batch n_L"]
-
-
 def _measured(study: Oracles, name: str) -> xr.Dataset:
     """The content of `measure_exactness`' store, computed under a progress bar of that name."""
     split = data.load(study.dataset, train=study.images, test=1)
-    batch = _Batch(split.x_train.double(), one_hot(split.y_train, 10).double())
+    batch = split.x_train.double(), one_hot(split.y_train, 10).double()
     with progress_bar(total=len(study.networks) + 2, desc=name) as bar, one_thread(), ensemble.nudge_too_strong():
         networks = []
         for network in study.networks:
             networks.append(_stopped_early(network, study.iterations, batch))
             bar.update()
-        names = ["-".join(map(str, (batch.x.shape[1], *network.hidden, 10))) for network in study.networks]
+        names = ["-".join(map(str, (split.x_train.shape[1], *network.hidden, 10))) for network in study.networks]
         parts = [xr.concat(networks, "network", join="outer").assign_coords(network=names)]
         for part in (_error_over_beta, _real_diodes):
             parts.append(part(study, batch))
@@ -100,7 +101,7 @@ def _twins(hidden: list[int], gain: float, n_0: int) -> tuple[DeepResistiveNetwo
     return double, single
 
 
-def _ep(net: DeepResistiveNetwork, batch: _Batch, **settings: Any) -> list[Tensor]:
+def _ep(net: DeepResistiveNetwork, batch: Batch, **settings: Any) -> list[Tensor]:
     """EP estimate for the conductances (V^2), in the network's precision: one float64 (n_pre, n_post) a layer."""
     estimate = gradient(net, *(t.to(net.biases[0]) for t in batch), **settings)
     return [g[0].double() for g in estimate.weights]
@@ -112,26 +113,11 @@ def _estimate(net: DeepResistiveNetwork, x: Tensor, upper: Layers, lower: Layers
     return [w[0] for w in net.contrast(x, states, 2 * beta).weights]
 
 
-def _rms(layers: Layers) -> list[float]:
-    """Of each layer, over inputs and units."""
-    return [float(v.square().mean().sqrt()) for v in layers]
-
-
-def _difference(a: Layers, b: Layers) -> Layers:
-    return [v - w for v, w in zip(a, b, strict=True)]
-
-
-def _agreements(estimate: list[Tensor], reference: list[Tensor]) -> list[tuple[float, float]]:
-    """Cosine and relative error of each layer."""
-    return [agreement(e, r) for e, r in zip(estimate, reference, strict=True)]
-
-
-def _stopped_early(network: Solved, iterations: list[int], batch: _Batch) -> xr.Dataset:
+def _stopped_early(network: Solved, iterations: list[int], batch: Batch) -> xr.Dataset:
     """An untrained network whose phases end before the steady state, against the steady states themselves.
 
     Returns:
-        Dataset with distance (phase, iteration, layer; V), cosine and relative_error (reference, iteration, layer),
-        voltage, response and rounding (layer; V), float32_error (layer), as `measure_exactness` explains them;
+        Dataset with one network's variables from distance to float32_error, as `measure_exactness` explains them;
         published_iterations and published_beta (S), the network's own.
     """
     x, target = batch
@@ -150,16 +136,16 @@ def _stopped_early(network: Solved, iterations: list[int], batch: _Batch) -> xr.
         for k in range(1, max(iterations) + 1):
             state = net.relax(x, 1, target if sign else None, sign * beta, state)
             if k in iterations:
-                distances.append(_rms(_difference([v[0] for v in state], steady[phase])))
+                distances.append(rms([v[0] for v in state], steady[phase]))
             if k == network.iterations:
                 early[phase] = [v[0] for v in state]
         distance.append(distances)
     converged = _estimate(net, x, steady["nudged +"], steady["nudged -"], beta)
     exact, _ = implicit_gradient(net, x, target, free)
     estimates = [_ep(net, batch, beta=beta, iterations=k) for k in iterations]
-    table = np.array([[_agreements(estimate, reference) for estimate in estimates] for reference in (converged, exact)])
+    table = np.array([[agreements(estimate, reference) for estimate in estimates] for reference in (converged, exact)])
     published = {"beta": beta, "iterations": network.iterations}
-    single_to_double = _agreements(_ep(single, batch, **published), _ep(net, batch, **published))
+    single_to_double = agreements(_ep(single, batch, **published), _ep(net, batch, **published))
     rounding = [torch.from_numpy(np.spacing(v.float().abs().numpy())).double() for v in early["free"]]
     dims = ("reference", "iteration", "layer")
     return xr.Dataset(
@@ -167,9 +153,9 @@ def _stopped_early(network: Solved, iterations: list[int], batch: _Batch) -> xr.
             "distance": (("phase", "iteration", "layer"), np.array(distance), {"units": "V"}),
             "cosine": (dims, table[..., 0], {"units": "1"}),
             "relative_error": (dims, table[..., 1], {"units": "1"}),
-            "voltage": ("layer", _rms(early["free"]), {"units": "V"}),
-            "response": ("layer", _rms(_difference(early["nudged +"], early["nudged -"])), {"units": "V"}),
-            "rounding": ("layer", _rms(rounding), {"units": "V"}),
+            "voltage": ("layer", rms(early["free"]), {"units": "V"}),
+            "response": ("layer", rms(early["nudged +"], early["nudged -"]), {"units": "V"}),
+            "rounding": ("layer", rms(rounding), {"units": "V"}),
             "float32_error": ("layer", [error for _, error in single_to_double], {"units": "1"}),
             "published_iterations": ((), network.iterations, {"units": "1"}),
             "published_beta": ((), beta, {"units": "S"}),
@@ -183,14 +169,14 @@ def _stopped_early(network: Solved, iterations: list[int], batch: _Batch) -> xr.
     )
 
 
-def _error_over_beta(study: Oracles, batch: _Batch) -> xr.Dataset:
+def _error_over_beta(study: Oracles, batch: Batch) -> xr.Dataset:
     """beta_error (precision, estimator, nudge, layer): of converged EP estimates against implicit differentiation."""
-    double, single = _twins(study.hidden, study.input_gain, batch.x.shape[1])
-    exact, _ = implicit_gradient(double, *batch, steady_state(double, batch.x))
+    double, single = _twins(study.hidden, study.input_gain, batch[0].shape[1])
+    exact, _ = implicit_gradient(double, *batch, steady_state(double, batch[0]))
 
     def errors(net: DeepResistiveNetwork, estimator: Estimator, beta: float) -> list[float]:
         estimate = _ep(net, batch, beta=beta, iterations=study.check_iterations, estimator=estimator)
-        return [error for _, error in _agreements(estimate, exact)]
+        return [error for _, error in agreements(estimate, exact)]
 
     table = [[[errors(net, e, beta) for beta in study.betas] for e in ESTIMATORS] for net in (double, single)]
     return xr.Dataset(
@@ -204,28 +190,28 @@ def _error_over_beta(study: Oracles, batch: _Batch) -> xr.Dataset:
     )
 
 
-def _real_diodes(study: Oracles, batch: _Batch) -> xr.Dataset:
+def _real_diodes(study: Oracles, batch: Batch) -> xr.Dataset:
     """A small network whose diodes have a forward voltage, solved by ngspice; NaN where that isn't installed.
 
     Returns:
-        Dataset with shift (scale, layer), diode_cosine and diode_error (scale, circuit, layer), as `measure_exactness`
-        explains them; diode_sizes, the sizes of the layers, as JSON; forward (scale; V).
+        Dataset with shift, forward, diode_cosine and diode_error, as `measure_exactness` explains them; diode_sizes,
+        the sizes of the layers, as JSON.
     """
-    shape = data.INFO[study.dataset].shape
-    x = avg_pool2d(batch.x.unflatten(1, shape)[:, None], study.pool).flatten(1)
+    pixels, targets = batch
+    x = avg_pool2d(pixels.unflatten(1, data.INFO[study.dataset].shape)[:, None], study.pool).flatten(1)
     net, _ = _twins(study.diode_hidden, study.diode_gain, x.shape[1])
     beta, layers = study.diode_beta, len(net.sizes) - 1
 
     def solve(sign: int, diode: str, scale: float = 1.0) -> Layers:
         images = []
-        for image, target in zip(x, batch.target, strict=True):
+        for image, target in zip(x, targets, strict=True):
             goal, nudge = (target, sign * beta) if sign else (None, 0.0)
             text = spice.netlist(net, image, 0, goal, nudge, diode, scale=scale, siemens=study.siemens)
             images.append(spice.solve(text, net.sizes))
         return [torch.from_numpy(np.stack(layer)) for layer in zip(*images, strict=True)]
 
     shift = np.full((len(study.scales), layers), np.nan)
-    agreement = np.full((len(study.scales), 2, layers, 2), np.nan)
+    table = np.full((len(study.scales), 2, layers, 2), np.nan)
     model = spice.MODELS[study.diode]
     if spice.available():
         ideal = solve(0, "ideal")
@@ -237,16 +223,16 @@ def _real_diodes(study: Oracles, batch: _Batch) -> xr.Dataset:
             # Kirchhoff: the current that resistors carry away from a unit has come through its diode.
             through = study.siemens * sign * (torch.cat(free, 1) @ hessian - current)
             shunt = sign.abs() * model.scaled(scale).slope(through) / study.siemens
-            exact, _ = implicit_gradient(net, x, batch.target, free, shunt=shunt)
-            shift[row] = np.array(_rms(_difference(free, ideal))) / np.array(_rms(ideal))
-            agreement[row] = [_agreements(estimate, other) for other in (reference, exact)]
+            exact, _ = implicit_gradient(net, x, targets, free, shunt=shunt)
+            shift[row] = np.array(rms(free, ideal)) / np.array(rms(ideal))
+            table[row] = [agreements(estimate, other) for other in (reference, exact)]
     else:
         warnings.warn("ngspice is not installed: what real diodes do is left out", stacklevel=3)
     return xr.Dataset(
         {
             "shift": (("scale", "layer"), shift, {"units": "1"}),
-            "diode_cosine": (("scale", "circuit", "layer"), agreement[..., 0], {"units": "1"}),
-            "diode_error": (("scale", "circuit", "layer"), agreement[..., 1], {"units": "1"}),
+            "diode_cosine": (("scale", "circuit", "layer"), table[..., 0], {"units": "1"}),
+            "diode_error": (("scale", "circuit", "layer"), table[..., 1], {"units": "1"}),
             "diode_sizes": ((), json.dumps(net.sizes)),
         },
         {

@@ -21,7 +21,9 @@ from ..ep.training import train
 from ..sweep import ensemble, store
 from ..sweep.parameters import Mechanism, layer_sizes, settings, validated
 from ..sweep.runs import complete_store, memoised, progress_bar
-from .solutions import agreement, backpropagated
+from .solutions import agreements, backpropagated, rms
+
+TRAINING = {"epochs", "batch_size", "beta", "iterations", "decay", "bias_rate", "estimator"}  # settings of `train`
 
 
 def examine_network(parameters: Mechanism | Mapping[str, object], path: str | Path) -> xr.Dataset:
@@ -38,21 +40,16 @@ def examine_network(parameters: Mechanism | Mapping[str, object], path: str | Pa
         - test_error, train_error, activity … over (epoch[, layer]): training without uncertainty.
     """
     mechanism = parameters if isinstance(parameters, Mechanism) else validated(Mechanism, parameters)
-
-    def compute(name: str) -> xr.Dataset:
-        return _examined(mechanism, name)
-
-    return memoised(partial(complete_store, Path(path), mechanism), Path(path), compute)
+    return memoised(partial(complete_store, Path(path), mechanism), Path(path), partial(_examined, mechanism))
 
 
 def _examined(mechanism: Mechanism, name: str) -> xr.Dataset:
     """The content of `examine_network`'s store, computed under a progress bar of that name."""
     images = ensemble.data(mechanism, mechanism.dataset)
-    x_train, y_train = images.train
-    sizes = layer_sizes(mechanism, mechanism.dataset)
-    x = x_train[: mechanism.check_images].double()
-    target = one_hot(y_train[: mechanism.check_images], sizes[-1]).double()
-    untrained = DeepResistiveNetwork(sizes, input_gain=mechanism.input_gain, dtype=torch.float64)
+    sizes, gain = layer_sizes(mechanism, mechanism.dataset), mechanism.input_gain
+    x, labels = (values[: mechanism.check_images] for values in images.train)
+    x, target = x.double(), one_hot(labels, sizes[-1]).double()
+    untrained = DeepResistiveNetwork(sizes, input_gain=gain, dtype=torch.float64)
     steps = len(mechanism.betas) * len(NUDGES) + mechanism.epochs + 2
     with progress_bar(total=steps, desc=name) as bar, one_thread(), ensemble.nudge_too_strong():
         relaxation = _relaxation(untrained, x, target, mechanism)
@@ -62,34 +59,25 @@ def _examined(mechanism: Mechanism, name: str) -> xr.Dataset:
         estimates = []
         for nudge, beta in itertools.product(NUDGES, mechanism.betas):
             estimate = gradient(untrained, x, target, beta=beta, iterations=mechanism.check_iterations, estimator=nudge)
-            estimates.append([agreement(g, r) for g, r in zip(estimate.weights, reference, strict=True)])
+            estimates.append(agreements(estimate.weights, reference))
             bar.update()
-        net = DeepResistiveNetwork(sizes, input_gain=mechanism.input_gain, dtype=getattr(torch, mechanism.dtype))
+        net = DeepResistiveNetwork(sizes, input_gain=gain, dtype=getattr(torch, mechanism.dtype))
         rates = mechanism.learning_rate * torch.tensor(ensemble.layer_rates(mechanism, mechanism.dataset, "cpu"))
         history = train(
             net,
             *images.train,
-            epochs=mechanism.epochs,
-            batch_size=mechanism.batch_size,
-            beta=mechanism.beta,
-            iterations=mechanism.iterations,
+            **mechanism.model_dump(include=TRAINING),
             learning_rates=rates.tolist(),
-            decay=mechanism.decay,
-            bias_rate=mechanism.bias_rate,
             test=images.test,
-            estimator=mechanism.estimator,
         )
         bar.update(mechanism.epochs)
-    agreements = np.array(estimates).reshape(len(NUDGES), len(mechanism.betas), -1, 2)
+    table = np.array(estimates).reshape(len(NUDGES), len(mechanism.betas), -1, 2)
     dims = ("estimator", "nudge", "layer")
+    betas = ("nudge", mechanism.betas, {"units": "S", "long_name": "nudging conductance, beta"})
     checks = xr.Dataset(
-        {
-            "cosine": (dims, agreements[..., 0], {"units": "1"}),
-            "relative_error": (dims, agreements[..., 1], {"units": "1"}),
-        },
-        {"estimator": list(NUDGES), "nudge": mechanism.betas, "layer": history.layer},
+        {name: (dims, table[..., k], {"units": "1"}) for k, name in enumerate(("cosine", "relative_error"))},
+        {"estimator": list(NUDGES), "nudge": betas, "layer": history.layer},
     )
-    checks["nudge"].attrs = {"units": "S", "long_name": "nudging conductance, beta"}
     merged = xr.merge([relaxation, checks, history.isel(member=0, drop=True)], join="exact", compat="equals")
     merged["title"] = (), data.INFO[mechanism.dataset].title
     checksums = {mechanism.dataset: data.checksum(mechanism.dataset)}
@@ -112,8 +100,8 @@ def _relaxation(net: DeepResistiveNetwork, x: Tensor, target: Tensor, mechanism:
         path = [start or [torch.zeros_like(v) for v in steady]]
         for _ in range(2 * mechanism.iterations):
             path.append(net.relax(x, 1, goal, nudge, path[-1]))
-        distance.append([[float((v - s).square().mean().sqrt()) for v, s in zip(p, steady, strict=True)] for p in path])
-        output.append([p[-1][0, 0].tolist() for p in path])
+        distance.append([rms(state, steady) for state in path])
+        output.append([state[-1][0, 0].tolist() for state in path])
     return xr.Dataset(
         {
             "distance": (("phase", "iteration", "layer"), np.array(distance), {"units": "V"}),

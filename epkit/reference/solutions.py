@@ -16,19 +16,17 @@ from torch import Tensor
 
 from ..ep.networks import DeepResistiveNetwork, Weights
 
+Inputs = Float[Tensor, "batch n_0"]
+Targets = Float[Tensor, "batch n_L"]
 Layers = list[Float[Tensor, "batch _n"]]
+Vector = Float[Tensor, " n"]
 DOUBLE = torch.float64
 
 
 def steady_state(
-    net: DeepResistiveNetwork,
-    x: Float[Tensor, "batch n_0"],
-    target: Float[Tensor, "batch n_L"] | None = None,
-    beta: float = 0.0,
-    *,
-    start: Layers | None = None,
-    member: int = 0,
-) -> Layers:
+    net: DeepResistiveNetwork, x: Inputs, target: Targets | None = None, beta: float = 0.0,
+    *, start: Layers | None = None, member: int = 0,
+) -> Layers:  # fmt: skip
     """The exact steady state of one member, by the primal-dual active set method (Hintermüller et al. 2002).
 
     Args:
@@ -55,14 +53,9 @@ def steady_state(
 
 
 def implicit_gradient(
-    net: DeepResistiveNetwork,
-    x: Float[Tensor, "batch n_0"],
-    target: Float[Tensor, "batch n_L"],
-    states: Layers,
-    *,
-    shunt: Float[Tensor, "batch units"] | None = None,
-    member: int = 0,
-) -> tuple[list[Float[Tensor, "_n_pre _n_post"]], list[Float[Tensor, " _n"]]]:
+    net: DeepResistiveNetwork, x: Inputs, target: Targets, states: Layers,
+    *, shunt: Float[Tensor, "batch units"] | None = None, member: int = 0,
+) -> tuple[list[Float[Tensor, "_n_pre _n_post"]], list[Float[Tensor, " _n"]]]:  # fmt: skip
     """Gradient of 1/2 |v_L - target|^2, batch mean, by implicit differentiation of the steady state `states`.
 
     With H the Hessian of the energy on the units that move and a = H^-1 (v_L - target), the derivative with respect to
@@ -77,17 +70,14 @@ def implicit_gradient(
     """
     hessian, _, sign = quadratic_energy(net, x, member)
     v = torch.cat(states, 1)
-    error = torch.zeros_like(v)
+    error, adjoint = torch.zeros_like(v), torch.zeros_like(v)
     error[:, -target.shape[1] :] = states[-1] - target
-    adjoint = torch.zeros_like(v)
-    for k in range(len(v)):
-        moving = ((v[k] != 0) | (sign == 0)) & (hessian.diagonal() != 0)
+    for k, moving in enumerate(((v != 0) | (sign == 0)) & (hessian.diagonal() != 0)):
         matrix = hessian[moving][:, moving]
         if shunt is not None:
             matrix = matrix + shunt[k, moving].diag()
         adjoint[k, moving] = _solve(matrix, error[k, moving, None])[:, 0]
-    amplified = net.input_gain * x.to(DOUBLE)
-    amplified = torch.cat([amplified, -amplified], 1)
+    amplified = net.input_gain * torch.cat([x, -x], 1).to(DOUBLE)
     voltages = [amplified, *states]
     adjoints = [torch.zeros_like(amplified), *adjoint.split(net.sizes[1:], 1)]
     weights = [
@@ -98,7 +88,7 @@ def implicit_gradient(
 
 
 def quadratic_energy(
-    net: DeepResistiveNetwork, x: Float[Tensor, "batch n_0"], member: int
+    net: DeepResistiveNetwork, x: Inputs, member: int
 ) -> tuple[Float[Tensor, "units units"], Float[Tensor, "batch units"], Float[Tensor, " units"]]:
     """One member's energy as 1/2 v H v - c v over the voltages v of all units, layers 1 … L one after the other.
 
@@ -130,9 +120,7 @@ def _solve(matrix: Float[Tensor, "n n"], right: Float[Tensor, "n m"]) -> Float[T
     return torch.cholesky_solve(right, torch.linalg.cholesky(matrix))
 
 
-def _minimum(
-    hessian: Float[Tensor, "n n"], current: Float[Tensor, " n"], sign: Float[Tensor, " n"], free: Bool[Tensor, " n"]
-) -> Float[Tensor, " n"]:
+def _minimum(hessian: Float[Tensor, "n n"], current: Vector, sign: Vector, free: Bool[Tensor, " n"]) -> Vector:
     """Voltages (V) that minimise 1/2 v H v - c v with sign v >= 0; `free`: a first guess of the units not at 0 V.
 
     Raises:
@@ -172,10 +160,18 @@ def backpropagated(
     return list(torch.autograd.grad(cost, twin.weights))
 
 
-def agreement(estimate: Tensor, reference: Tensor) -> tuple[float, float]:
-    """Cosine (1) between a gradient estimate and its reference, of one shape, and relative error (1).
+def agreements(estimate: list[Tensor], reference: list[Tensor]) -> list[tuple[float, float]]:
+    """Cosine (1) between a gradient estimate and its reference, and relative error (1), of each layer.
 
     The relative error is the norm of the difference over that of the reference.
     """
-    cosine = (estimate * reference).sum() / (estimate.norm() * reference.norm())
-    return float(cosine), float((estimate - reference).norm() / reference.norm())
+    return [
+        (float((e * r).sum() / (e.norm() * r.norm())), float((e - r).norm() / r.norm()))
+        for e, r in zip(estimate, reference, strict=True)
+    ]
+
+
+def rms(layers: Layers, others: Layers | None = None) -> list[float]:
+    """Root mean square of each layer, over inputs and units, or that of its difference from the others."""
+    differences = layers if others is None else [v - w for v, w in zip(layers, others, strict=True)]
+    return [float(v.square().mean().sqrt()) for v in differences]

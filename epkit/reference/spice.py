@@ -23,6 +23,7 @@ from torch import Tensor
 
 from ..ep.networks import DeepResistiveNetwork
 
+Vector = Float[Tensor, " _n"]
 THERMAL = 0.025865  # V, k T / q at 300.15 K, the temperature that SPICE assumes
 # Conductance of a conducting ideal diode, in units of W: its drop is the node's current over this.
 IDEAL = 1e9
@@ -62,22 +63,15 @@ class SpiceError(RuntimeError):
 
 
 def netlist(
-    net: DeepResistiveNetwork,
-    x: Float[Tensor, " n_0"],
-    member: int = 0,
-    target: Float[Tensor, " n_L"] | None = None,
-    beta: float = 0.0,
-    diode: str = "ideal",
-    *,
-    scale: float = 1.0,
-    siemens: float = 1.0,
-) -> str:
+    net: DeepResistiveNetwork, x: Vector, member: int = 0, target: Vector | None = None, beta: float = 0.0,
+    diode: str = "ideal", *, scale: float = 1.0, siemens: float = 1.0,
+) -> str:  # fmt: skip
     """The circuit of one member and one input vector, as a netlist whose node voltages any SPICE lists.
 
     Node v1_3 is the third unit of layer 1, v0_1 … the doubled inputs; R0_2_3 joins v0_2 to v1_3.
 
     Args:
-        x: input; target: desired output voltages (V), with beta (S, either sign) the nudge.
+        x: input (n_0,); target: desired output voltages (n_L,) (V), with beta (S, either sign) the nudge.
         diode: "ideal", a resistance of almost 0 that conducts one way, or a name in `MODELS`.
         scale: factor on a real diode's forward voltage: on emission coefficient and series resistance.
         siemens: conductance that W = 1 stands for (S); biases and beta scale with it. It leaves the voltages of ideal
@@ -96,22 +90,14 @@ def netlist(
     if target is not None:  # a conductance beta to the target: as sources, for SPICE may refuse a negative resistor
         last = len(net.sizes) - 1
         for j, t in enumerate(target.tolist(), 1):
-            lines += [
-                f"Gnudge_{j} v{last}_{j} 0 v{last}_{j} 0 {siemens * beta!r}",
-                f"Inudge_{j} 0 v{last}_{j} {siemens * beta * t!r}",
-            ]
-    lines += [
-        # rshunt: a unit that has lost every conductance stays at 0 V
-        f".options reltol=1e-9 vntol=1e-10 abstol=1e-14 gmin=1e-18 itl1=2000 rshunt={1e15 / siemens!r}",
-        ".op",
-        ".end",
-    ]
-    return "\n".join(lines) + "\n"
+            lines.append(f"Gnudge_{j} v{last}_{j} 0 v{last}_{j} 0 {siemens * beta!r}")
+            lines.append(f"Inudge_{j} 0 v{last}_{j} {siemens * beta * t!r}")
+    # rshunt: a unit that has lost every conductance stays at 0 V
+    lines += [f".options reltol=1e-9 vntol=1e-10 abstol=1e-14 gmin=1e-18 itl1=2000 rshunt={1e15 / siemens!r}"]
+    return "\n".join([*lines, ".op", ".end", ""])
 
 
-def _sources_and_resistors(
-    net: DeepResistiveNetwork, x: Float[Tensor, " n_0"], member: int, siemens: float
-) -> Iterator[str]:
+def _sources_and_resistors(net: DeepResistiveNetwork, x: Vector, member: int, siemens: float) -> Iterator[str]:
     """The lines of what a free phase without diodes consists of: inputs (V), conductances, and biases (A)."""
     amplified = [net.input_gain * v for v in x.tolist()]
     for i, v in enumerate([*amplified, *(-v for v in amplified)], 1):
@@ -155,21 +141,16 @@ def solve(text: str, sizes: Sequence[int]) -> list[Float[np.ndarray, " _n"]]:
         SpiceUnavailable: without ngspice. SpiceError: where ngspice finds no operating point.
     """
     if not available():
-        raise SpiceUnavailable(
-            "ngspice is not installed: it is the package `ngspice` of Debian, Ubuntu and conda-forge"
-        )
+        raise SpiceUnavailable("ngspice is not installed: it is the package `ngspice` of Debian, Ubuntu, conda-forge")
     with tempfile.TemporaryDirectory() as folder:
         raw = Path(folder) / "op.raw"  # as text, with all the digits that a listing lacks
         command, environment = ["ngspice", "-b", "-r", str(raw)], os.environ | {"SPICE_ASCIIRAWFILE": "1"}
-        done = subprocess.run(
-            command, env=environment, input=text, capture_output=True, text=True, check=False, timeout=300
-        )
+        done = subprocess.run(command, env=environment, input=text, capture_output=True, text=True, timeout=300)
         header, _, values = (raw.read_text() if raw.exists() else "").partition("Values:")
     names = re.findall(r"^\s*\d+\s+(\S+)\s+(?:voltage|current)", header, re.MULTILINE)
     voltages = dict(zip(names, map(float, values.split()[1:]), strict=False))
+    nodes = ([f"v(v{layer}_{j})" for j in range(1, n + 1)] for layer, n in enumerate(sizes[1:], 1))
     try:
-        return [
-            np.array([voltages[f"v(v{layer}_{j})"] for j in range(1, n + 1)]) for layer, n in enumerate(sizes[1:], 1)
-        ]
+        return [np.array([voltages[node] for node in layer]) for layer in nodes]
     except KeyError:
         raise SpiceError(f"ngspice found no operating point:\n{(done.stdout + done.stderr)[-2000:]}") from None

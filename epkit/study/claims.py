@@ -1,16 +1,18 @@
 """The paper's five claims (arXiv:2503.22810), judged from a store.
 
 Each `claim_*` takes a store as `limit` describes it (errors in [0, 1], sigma and limits in volts) and returns a table
-with the columns claim, measure, value, low, high, n (seeds) and verdict, a row for each setting (data set, learning
-rate, averaging, samples) that was run. Everything in it is computed. Thresholds, and which of the settings is the
-primary one that the verdict is read at, are those of `registered_claims`; the column setting tells the primary from the
-secondary.
+with the columns COLUMNS, a row for each setting (data set, learning rate, averaging, samples) that was run; n are
+seeds, and what a column does not apply to is NaN. Everything in it is computed. Thresholds, and which of the settings
+is the primary one that the verdict is read at, are those of `registered_claims`; the column setting tells the primary
+from the secondary, and both from networks that were not trained as registered. Where every run of a setting diverged
+the verdict is "undecided": that the numerics failed says nothing of a claim.
 """
 
 import itertools
 import math
-from collections.abc import Callable, Mapping
-from typing import SupportsFloat
+import operator
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any, SupportsFloat
 
 import numpy as np
 import pandas as pd
@@ -18,6 +20,7 @@ import xarray as xr
 
 from ..sweep.store import parameters
 from .benefit import beyond_tuning, optimum, star_over_limit
+from .diagnosis import DIVERGED, all_diverged, diagnosis
 from .intervals import t_interval, wilson
 from .limit import (
     choice_error,
@@ -34,10 +37,14 @@ from .limit import (
 from .plateau import Stores, escape, escape_ratio, grouped, images_in_all
 from .registration import Claim, registered_claims
 
-COLUMNS = ["claim", "measure", "value", "low", "high", "n", "verdict"]
-FIXED_COLUMNS = [*COLUMNS, "setting"]  # of the claims that have a primary setting
+COLUMNS = [
+    "claim", "dataset", "network", "learning_rate", "averaging", "samples", "steps", "measure", "value", "low", "high",
+    "n", "verdict", "setting", "note",
+]  # fmt: skip
 # accuracies without noise and at the best uncertainty, as the paper reports them
 REPORTED = {"kmnist": (0.77, 0.97), "fashion_mnist": (0.26, 0.93)}
+FARTHEST = "σ_c ratio, the farthest from 1 of all pairs"
+SUPERSCRIPT = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 Range = tuple[float, float]
 Describe = Callable[[xr.Dataset], str]
 
@@ -64,38 +71,59 @@ def equivalent(low: SupportsFloat, high: SupportsFloat, factor: float) -> str:
     return verdict(low, high, inside=(1 / factor, factor))
 
 
+def _judged(claim: str, measure: str, numbers: Sequence[SupportsFloat], n: int, verdict: str, **facts: object) -> dict:
+    """A row of a claims table; `numbers`: value, low, high, of which the bounds may be left out."""
+    value, low, high = (*map(float, numbers), math.nan, math.nan)[:3]
+    return dict(claim=claim, measure=measure, value=value, low=low, high=high, n=n, verdict=verdict, **facts)
+
+
 def _table(
-    ds: xr.Dataset, statement: str, claim: Claim, error: xr.DataArray, effects: xr.Dataset, measure: Describe,
-    judge: Describe,
+    ds: xr.Dataset, statement: str, claim: Claim, error: xr.DataArray, effects: xr.Dataset, measure: str,
+    judge: Describe, note: Describe = lambda effect: "", failed: xr.DataArray | None = None,
 ) -> pd.DataFrame:  # fmt: skip
     """A row for each setting of `effects`, (mean, low, high, n), at which any of `error` was run, primary ones first.
 
     `effects` have some of the dims dataset, learning_rate, averaging and samples; `error` has these and others.
-    `measure` and `judge` take the effect of one setting. The measure quotes learning rate and number of updates, both
-    of which move the limit.
+    `judge` and `note` take the effect of one setting. Where all runs have diverged, which `failed` says or the store
+    does, there is no effect to judge.
     """
-    steps = training_steps(require(ds, "title"))
-    words = {"dataset": "{}", "learning_rate": "η = {:g}", "averaging": "{} averaging", "samples": "N = {}"}
-    titles = ds.title.to_series()
-    ran = error.notnull().any([dim for dim in error.dims if dim not in effects["mean"].dims])
-    if ran.sizes.get("averaging") == 1:
-        words.pop("averaging")  # nothing to tell it from
+    titles = require(ds, "title").title.to_series()
+    kept = effects["mean"].dims
+    ran = error.notnull().any([dim for dim in error.dims if dim not in kept])
+    failed = all_diverged(ds) if failed is None else failed
+    failed = failed.all([dim for dim in failed.dims if dim not in kept])
     rows = []
     for values in itertools.product(*(ran[dim].values.tolist() for dim in ran.dims)):
-        point = dict(zip(ran.dims, values, strict=True))
-        if ran.sel(point):
-            effect = effects.sel(point)
-            where = [words[dim].format(titles.get(point[dim], point[dim])) for dim in words if dim in point]
-            text = ", ".join([measure(effect), *where, f"{steps:,} steps"])
-            numbers = [float(effect[name]) for name in ("mean", "low", "high")]
-            setting = "primary" if claim.primary.includes(point) else "secondary"
-            rows.append([statement, text, *numbers, int(effect.n), judge(effect), setting])
-    return pd.DataFrame(rows, columns=FIXED_COLUMNS).sort_values("setting", kind="stable", ignore_index=True)
+        point = dict(zip(map(str, ran.dims), values, strict=True))
+        if not ran.sel(point):
+            continue
+        effect, all_failed = effects.sel(point), bool(failed.sel(point))
+        facts: dict[str, Any] = {"setting": claim.setting(_recorded(ds), point)}
+        facts["note"] = DIVERGED if all_failed else note(effect)
+        facts |= point | {"network": network_name(ds, point["dataset"]), "steps": training_steps(ds)}
+        facts["dataset"] = titles.get(point["dataset"], point["dataset"])
+        numbers = [math.nan] * 3 if all_failed else [effect[name] for name in ("mean", "low", "high")]
+        judged = "undecided" if all_failed else judge(effect)
+        rows.append(_judged(statement, measure, numbers, int(effect.n), judged, **facts))
+    table = pd.DataFrame(rows, columns=COLUMNS)
+    return table.sort_values("setting", key=lambda names: names != "primary", kind="stable", ignore_index=True)
 
 
-def rounded(claims: pd.DataFrame) -> pd.DataFrame:
-    """A claims table with rounded numbers, to show: three significant digits."""
-    return claims.assign(**{name: claims[name].map("{:.3g}".format) for name in ("value", "low", "high")})
+def _recorded(ds: xr.Dataset) -> dict[str, Any]:
+    """The parameters of a store, with the epochs that it is looked at after."""
+    return parameters(ds) | {"epochs": float(ds.epoch.max())}
+
+
+def network_name(ds: xr.Dataset, dataset: Hashable = None) -> str:
+    """The layers of a store's network on one of its data sets, or on all that it has: "784-128³-10"."""
+    sizes = parameters(ds, "sizes")["sizes"]
+    widths = [sizes[dataset]] if dataset in sizes else sizes.values()
+
+    def name(inputs: int, *layers: int) -> str:
+        runs = [(width, len(list(same))) for width, same in itertools.groupby(layers)]
+        return "-".join([str(inputs), *(f"{width}{str(n).translate(SUPERSCRIPT) * (n > 1)}" for width, n in runs)])
+
+    return " / ".join(dict.fromkeys(name(*layers) for layers in widths))
 
 
 def claim_gradient(ds: xr.Dataset) -> pd.DataFrame:
@@ -106,13 +134,18 @@ def claim_gradient(ds: xr.Dataset) -> pd.DataFrame:
     """
     claim = registered_claims().gradient
     errors = ds.relative_error.sel(estimator="centered").isel(nudge=0)
-    where = f"at β = {float(errors.nudge):g} S"
     rows = [
-        ["EP estimates the true gradient", f"relative error of layer {int(layer)} {where}", float(error), math.nan,
-         math.nan, 1, "supported" if error < claim.within else "contradicted"]
+        _judged("EP estimates the true gradient", f"relative error of layer {int(layer)}", [error], 1,
+                _below(error, claim.within), note=f"at β = {float(errors.nudge):g} S")
         for layer, error in zip(errors.layer, errors, strict=True)
     ]  # fmt: skip
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _below(error: SupportsFloat, bound: float) -> str:
+    """Verdict on an error without interval; undecided where it could not be computed."""
+    error = float(error)
+    return "undecided" if math.isnan(error) else "supported" if error < bound else "contradicted"
 
 
 def claim_published(stores: Stores, error: Mapping[str, float], epochs: Mapping[str, int]) -> pd.DataFrame:
@@ -127,11 +160,13 @@ def claim_published(stores: Stores, error: Mapping[str, float], epochs: Mapping[
         measured = t_interval(final.squeeze([dim for dim in final.dims if dim != "seed"], drop=True))
         difference, low, high = (float(measured[part]) - error[name] for part in ("mean", "low", "high"))
         done = int(ds.epoch.max())
-        complete = done == epochs[name]
-        text = f"{name}: {float(measured['mean']):.2%} after {done} epochs, reported {error[name]:.2%} after "
-        text += f"{epochs[name]}" if complete else f"{epochs[name]} (partial)"
-        judged = verdict(low, high, inside=(-claim.within, claim.within)) if complete else "undecided"
-        rows.append(["the published error is re-earned", text, difference, low, high, int(measured.n), judged])
+        complete, failed = done == epochs[name], bool(all_diverged(ds).all())
+        judged = verdict(low, high, inside=(-claim.within, claim.within)) if complete and not failed else "undecided"
+        text = f"{float(measured['mean']):.2%} after {done} epochs, reported {error[name]:.2%} after {epochs[name]}"
+        facts = {"dataset": ds.title.values.flat[0], "network": network_name(ds), "steps": training_steps(ds)}
+        facts["note"] = DIVERGED if failed else text + " (partial)" * (not complete)
+        measure, numbers = "test error − reported one", [difference, low, high]
+        rows.append(_judged("the published error is re-earned", measure, numbers, int(measured.n), judged, **facts))
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -148,7 +183,7 @@ def claim_exactness(ds: xr.Dataset) -> pd.DataFrame:
         for name in names
     ]
     diodes = ds.diode_error.isel(scale=-1)
-    circuit = f"forward voltage {float(diodes.forward):.2f} V"
+    circuit = f"diodes of {float(diodes.forward):.2f} V"
     errors = [
         *(("the published iterations suffice", name, e.sel(reference="converged")) for name, e in stopped),
         *(("the published nudge is small", name, e.sel(reference="exact")) for name, e in stopped),
@@ -159,8 +194,8 @@ def claim_exactness(ds: xr.Dataset) -> pd.DataFrame:
     rows = []
     for statement, where, error in errors:
         worst = float(error.max())
-        judged = "undecided" if math.isnan(worst) else "supported" if worst < claim.within else "contradicted"
-        rows.append([statement, f"{where}, relative error of the worst layer", worst, math.nan, math.nan, 1, judged])
+        judged = _below(worst, claim.within)
+        rows.append(_judged(statement, "relative error of the worst layer", [worst], 1, judged, network=where))
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -211,45 +246,52 @@ def claim_limit(ds: xr.Dataset) -> pd.DataFrame:
     Supported when every seed's limit is bracketed, and their interval spans less than `within` from end to end;
     contradicted when the network learns at no sigma at all; otherwise undecided: the limit may lie outside the sweep.
     """
-    claim = registered_claims().limit
+    claim, error = registered_claims().limit, final_error(ds)
 
-    def measure(effect: xr.Dataset) -> str:
-        why = "; ".join(sorted(set(effect.reason.values.tolist()) - {"", "not run"}))
-        return f"σ_c (V), swept in steps of ×{sigma_step(ds.sigma):.2g}" + f" [{why}]" * bool(why)
+    def note(effect: xr.Dataset) -> str:
+        why = sorted({*effect.reason.values.tolist()} - {"", "not run"})
+        why = [f"{text}: {effect.diagnosis.item()}" if effect.diagnosis.item() else text for text in why]
+        return "; ".join([f"swept in steps of ×{sigma_step(ds.sigma):.2g}", *why])
 
     def judge(effect: xr.Dataset) -> str:
         located = int(effect.n) == int(effect.runs) and bool(effect.high / effect.low < claim.within)
         return "supported" if located else "contradicted" if np.isnan(effect.half) else "undecided"
 
-    error = final_error(ds)
-    return _table(ds, "a critical limit exists", claim, error, critical_limit(error, ds.chance), measure, judge)
+    limits = critical_limit(error, ds.chance).assign(diagnosis=diagnosis(ds))
+    return _table(ds, "a critical limit exists", claim, error, limits, "σ_c (V)", judge, note)
 
 
 def claim_datasets(ds: xr.Dataset) -> pd.DataFrame:
     """Claim 2, a row a pair of data sets and a last one for all pairs: the limit is the same within `factor`.
 
-    The last row repeats the ratio farthest from 1 among the primary settings. It is supported if each of their pairs
-    is, contradicted if any is.
+    The last row repeats the ratio farthest from 1 among the settings at the registered rate. It is supported if each of
+    their pairs is, contradicted if any is.
     """
     claim, statement = registered_claims().datasets, "the limit is the same on all data sets"
     error, titles = final_error(ds), require(ds, "title").title.to_series()
     limits = critical_limit(error, ds.chance).limit
     pairs = list(itertools.combinations(titles.index, 2))
     if not pairs:
-        row = [statement, "nothing to compare: one data set", math.nan, math.nan, math.nan, 0, "undecided", "primary"]
-        return pd.DataFrame([row], columns=FIXED_COLUMNS)
+        facts = {"setting": claim.setting(_recorded(ds), {}), "note": "nothing to compare: one data set"}
+        facts |= {"dataset": titles.iloc[0], "network": network_name(ds)}
+        row = _judged(statement, "σ_c ratio", [math.nan], 0, "undecided", **facts)
+        return pd.DataFrame([row], columns=COLUMNS)
     names = pd.Index([f"{titles[a]} / {titles[b]}" for a, b in pairs], name="dataset")
-    ratios = xr.concat([limit_ratio(*(limits.sel(dataset=name) for name in pair)) for pair in pairs], names)
-    both = xr.concat([error.sel(dataset=a, drop=True) + error.sel(dataset=b, drop=True) for a, b in pairs], names)
+
+    def of_pairs(combine: Callable[[xr.DataArray, xr.DataArray], Any], values: xr.DataArray) -> Any:
+        return xr.concat([combine(*(values.sel(dataset=name, drop=True) for name in pair)) for pair in pairs], names)
+
     table = _table(
-        ds, statement, claim, both, ratios, lambda effect: "σ_c ratio",
+        ds, statement, claim, of_pairs(operator.add, error), of_pairs(limit_ratio, limits), "σ_c ratio",
         lambda effect: equivalent(effect.low, effect.high, claim.factor),
+        failed=of_pairs(operator.or_, all_diverged(ds)),
     )  # fmt: skip
-    primary = table[table.setting == table.setting.iloc[0]]  # secondary ones only where none is primary
-    farthest = np.log(primary.value).abs().fillna(-1).idxmax()
-    verdicts = set(primary.verdict)
+    registered = [claim.primary.includes(row) for row in table.to_dict("records")]
+    compared = table[registered] if any(registered) else table  # the others only where none is at the registered rate
+    farthest = np.log(compared.value).abs().fillna(-1).idxmax()
+    verdicts = set(compared.verdict)
     overall = next((judged for judged in ("contradicted", "undecided") if judged in verdicts), "supported")
-    last = primary.loc[[farthest]].assign(measure=lambda t: "all pairs: " + t.measure, verdict=overall)
+    last = compared.loc[[farthest]].assign(measure=FARTHEST, verdict=overall)
     return pd.concat([table, last], ignore_index=True)
 
 
@@ -261,7 +303,7 @@ def claim_check(ds: xr.Dataset, check: xr.Dataset) -> pd.DataFrame:
     shared in number only: pairing them neither helps nor harms.
     """
     claim, title = registered_claims().datasets, check.title.item()
-    sizes = "-".join(map(str, parameters(check, "sizes")["sizes"][check.dataset.item()]))
+    failed = all_diverged(ds) | all_diverged(check).isel(dataset=0, drop=True)
     check = check.isel(dataset=0, drop=True)
     shared = np.intersect1d(ds.learning_rate, check.learning_rate)
     ds, check = ds.sel(learning_rate=shared), check.sel(learning_rate=shared)
@@ -272,12 +314,15 @@ def claim_check(ds: xr.Dataset, check: xr.Dataset) -> pd.DataFrame:
         # a seed in which a layer has ceased to respond has no such unit
         units = [response.min("layer") for response in noiseless]
         limits = [limit / unit.where(unit > 0) for limit, unit in zip(limits, units, strict=True)]
-    pairs = [f"{title} ({sizes}, {training_steps(check):,} steps) / {name}" for name in ds.title.values]
-    return _table(
-        ds.assign(title=("dataset", pairs)), "the limit is the same where nothing was tuned", claim, final_error(ds),
-        limit_ratio(*limits), lambda effect: "ratio of σ_c / response" if natural else "ratio of σ_c in volts",
-        lambda effect: equivalent(effect.low, effect.high, claim.factor) if natural else "undecided",
-    ).assign(setting="secondary")  # fmt: skip
+    table = _table(
+        ds.assign(title=("dataset", [f"{title} / {name}" for name in ds.title.values])),
+        "the limit is the same where nothing was tuned", claim, final_error(ds), limit_ratio(*limits),
+        "ratio of σ_c / response" if natural else "ratio of σ_c in volts",
+        lambda effect: equivalent(effect.low, effect.high, claim.factor) if natural else "undecided", failed=failed,
+    )  # fmt: skip
+    networks = f"{network_name(check)} / {network_name(ds)}"
+    steps = f"{training_steps(check):,} / {training_steps(ds):,}"
+    return table.assign(setting="another setting", network=networks, steps=steps)
 
 
 def claim_scaling(ds: xr.Dataset) -> pd.DataFrame:
@@ -285,15 +330,15 @@ def claim_scaling(ds: xr.Dataset) -> pd.DataFrame:
     claim, error = registered_claims().scaling, final_error(ds)
     slopes = scaling_exponent(critical_limit(error, ds.chance).limit)
     slope = _table(
-        ds, "the limit scales as √N", claim, error, slopes, lambda effect: "slope of log σ_c over log N",
+        ds, "the limit scales as √N", claim, error, slopes, "slope of log σ_c over log N",
         lambda effect: verdict(effect.low, effect.high, inside=claim.inside, contains=claim.exponent),
     )  # fmt: skip
     if 1 not in ds.samples or ds.sizes["samples"] < 2:
         return slope
     collapse = _table(
-        ds, "the curves collapse on σ/√N", claim, error, curve_distance(error),
-        lambda effect: f"mean distance in error from N = 1, {float(effect.floor):.2g} expected by the seeds alone",
+        ds, "the curves collapse on σ/√N", claim, error, curve_distance(error), "mean distance in error from N = 1",
         lambda effect: verdict(effect.low, effect.high, inside=(-math.inf, claim.collapse)),
+        lambda effect: f"{float(effect.floor):.2g} expected by the seeds alone",
     )  # fmt: skip
     return pd.concat([slope, collapse], ignore_index=True)
 
@@ -302,9 +347,9 @@ def claim_benefit(ds: xr.Dataset) -> pd.DataFrame:
     """Claim 4, a row a setting: a finite uncertainty lowers the test error, by more than `threshold`."""
     claim, error = registered_claims().benefit, final_error(ds)
     return _table(
-        ds, "a finite uncertainty helps", claim, error, optimum(error, choice_error(ds)),
-        lambda effect: f"error(0) − error(σ*), σ* = {float(effect.sigma_star):.2g} V",
+        ds, "a finite uncertainty helps", claim, error, optimum(error, choice_error(ds)), "error(0) − error(σ*)",
         lambda effect: verdict(effect.low, effect.high, inside=(claim.threshold, math.inf)),
+        lambda effect: f"σ* = {float(effect.sigma_star):.2g} V",
     )  # fmt: skip
 
 
@@ -313,9 +358,10 @@ def claim_beyond_tuning(ds: xr.Dataset) -> pd.DataFrame:
     claim, error = registered_claims().beyond_tuning, final_error(ds)
     return _table(
         ds, "noise beats tuning", claim, error, beyond_tuning(error, choice_error(ds)),
-        lambda effect: f"error of the best noiseless η ({float(effect.rate_noiseless):g}) − "
-        f"that of the best noisy η, σ ({float(effect.rate_noisy):g}, {float(effect.sigma_noisy):.2g} V)",
+        "error(0, best η) − error(best σ, η)",
         lambda effect: verdict(effect.low, effect.high, inside=(claim.threshold, math.inf)),
+        lambda effect: f"without noise η = {float(effect.rate_noiseless):g}, "
+        f"with it η = {float(effect.rate_noisy):g}, σ = {float(effect.sigma_noisy):.2g} V",
     )  # fmt: skip
 
 
@@ -324,7 +370,7 @@ def claim_optimum(ds: xr.Dataset) -> pd.DataFrame:
     claim = registered_claims().optimum
     ratios = star_over_limit(choice_error(ds), critical_limit(final_error(ds), ds.chance).limit)
     return _table(
-        ds, "the optimum lies close to the limit", claim, final_error(ds), ratios, lambda effect: "σ*/σ_c",
+        ds, "the optimum lies close to the limit", claim, final_error(ds), ratios, "σ*/σ_c",
         lambda effect: verdict(effect.low, effect.high, inside=claim.inside),
     )  # fmt: skip
 
@@ -337,25 +383,33 @@ def claim_escape(stores: Stores) -> pd.DataFrame:
     share of pairs in which the noisy run is known to have escaped first, of those in which it is known which did, with
     its Wilson interval, in which censored runs count.
     """
-    claim = registered_claims().escape
-    rows: list[list] = []
+    claim, statement = registered_claims().escape, "noise shortens the plateau"
+    rows = []
     if (sigma := claim.primary.sigma) is None:
         raise ValueError("the claim on the escape needs primary.sigma, the uncertainty that is compared with none")
-    for name, ds in stores.items():
+    for ds in stores.values():
         runs = first_setting(ds)
         if not all(np.isclose(runs.sigma, value, rtol=1e-3, atol=0).any() for value in (0.0, sigma)):
             continue
         ratio = escape_ratio(escape(runs), sigma)
-        where = f"{name}, {runs.title.item()}, σ = {sigma:g} V against 0"
+        point = {name: runs[name].item() for name in ("dataset", "learning_rate", "averaging", "samples")}
+        facts: dict[str, Any] = {
+            "setting": claim.setting(_recorded(ds), point),
+            "network": network_name(ds, point["dataset"]),
+        }
+        facts |= {"steps": training_steps(ds), **point, "dataset": runs.title.item()}
+        text = f"σ = {sigma:g} V against 0"
         numbers = [float(ratio[part]) for part in ("mean", "low", "high")]
         censored, pairs, sooner, later = (int(ratio[part]) for part in ("censored", "pairs", "sooner", "later"))
-        text = f"ratio of the times to escape, {where}" + f" [{censored} of {pairs} pairs censored]" * bool(censored)
+        note = text + f"; {censored} of {pairs} pairs censored" * bool(censored)
         judged = "undecided" if censored else verdict(*numbers[1:], inside=(0.0, claim.below))
-        rows.append(["noise shortens the plateau", text, *numbers, int(ratio.n), judged])
-        text = f"share of pairs in which noise escapes first, {where}"
+        rows.append(
+            _judged(statement, "ratio of the times to escape", numbers, int(ratio.n), judged, **facts, note=note)
+        )
         share, *bounds = wilson(sooner, sooner + later)
-        judged = verdict(*bounds, inside=(0.5, math.inf))
-        rows.append(["noise shortens the plateau", text, share, *bounds, sooner + later, judged])
+        judged, known = verdict(*bounds, inside=(0.5, math.inf)), sooner + later
+        measure = "share of pairs in which noise escapes first"
+        rows.append(_judged(statement, measure, [share, *bounds], known, judged, **facts, note=text))
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -365,7 +419,7 @@ def judge_unregistered(stores: Stores) -> pd.DataFrame:
     `stores`, by name: a network on several data sets. Those that have seen equally many images are compared, at their
     last records; with a single sigma > 0 only the benefit is judged. `setting` is "not fixed".
     """
-    tables = [pd.DataFrame(columns=FIXED_COLUMNS)]
+    tables = [pd.DataFrame(columns=COLUMNS)]
     for group in grouped(stores, images_in_all).values():
         last = [ds.isel(epoch=[-1]) for ds in group.values()]
         last = [ds.assign_coords(epoch=last[0].epoch) for ds in last]  # one may have eight epochs where others have one

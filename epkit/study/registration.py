@@ -1,7 +1,7 @@
 """What the study tests, registered before the data in `params/claims.yaml`: hypotheses, settings, thresholds."""
 
 import math
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from datetime import date
 from functools import cache
 from pathlib import Path
@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict
 
 from ..ep.readout import Averaging
 from ..sweep.inputs import parameter_file
-from ..sweep.parameters import DatasetName, Positive, Share, validated
+from ..sweep.parameters import DatasetName, Network, Positive, Share, validated
 
 FIXED = Path(__file__).with_name("claims.yaml")  # a link to params/claims.yaml, which an installed epkit has with it
 
@@ -39,13 +39,20 @@ class Setting(Registered):
     averaging: Averaging | None = None
     sigma: Positive | None = None  # V
 
-    def includes(self, point: Mapping[Hashable, Any]) -> bool:
-        """Whether a point of a grid has the values given here; numbers to 1e-6, for grids are computed."""
+    def includes(self, point: Mapping[str, Any]) -> bool:
+        """Whether a point of a grid has the values given here."""
         return all(
-            math.isclose(point[name], value, rel_tol=1e-6) if isinstance(value, float) else point[name] == value
-            for name, value in self.model_dump(exclude_none=True).items()
-            if name in point
+            _alike(point[name], value) for name, value in self.model_dump(exclude_none=True).items() if name in point
         )
+
+
+def _alike(value: Any, other: Any) -> bool:
+    """Equal, numbers to 1e-6, for grids are computed."""
+    if isinstance(value, list) and isinstance(other, list):
+        return len(value) == len(other) and all(map(_alike, value, other))
+    if isinstance(value, (int, float)) and isinstance(other, (int, float)):
+        return math.isclose(value, other, rel_tol=1e-6)
+    return bool(value == other)
 
 
 class Claim(Registered):
@@ -56,6 +63,21 @@ class Claim(Registered):
     measure: str
     notebook: str
     primary: Setting
+    trained: Network | None = None
+
+    def setting(self, recorded: Mapping[str, Any], point: Mapping[str, Any]) -> str:
+        """What a point of the grid of a store that records these parameters is to this claim.
+
+        "primary", or "secondary" where the grid's values are not the registered ones; "another setting" where the
+        network, its training or its read-out are not.
+        """
+        if self.trained is not None:
+            expected = self.trained.model_dump(exclude={"looks"})  # which change no number
+            defaults = Network().model_dump()  # of what is None, and so isn't recorded
+            as_registered = all(_alike(recorded.get(key, defaults[key]), value) for key, value in expected.items())
+            if not as_registered or "network" in recorded or "readout" in recorded:  # of somebody's own making
+                return "another setting"
+        return "primary" if self.primary.includes(point) else "secondary"
 
 
 class ToleranceClaim(Claim):

@@ -12,6 +12,7 @@ from ..sweep import store
 from . import claims
 from .plateau import architecture, first_and_longer, grouped, images_in_all
 from .registration import registered_claims
+from .tables import LABELS, in_words
 
 # What judges each claim of `params/claims.yaml` from its notebook's store, and the figure that shows it.
 JUDGES: dict[str, tuple[Callable[[xr.Dataset], pd.DataFrame], str]] = {
@@ -22,7 +23,7 @@ JUDGES: dict[str, tuple[Callable[[xr.Dataset], pd.DataFrame], str]] = {
     "beyond_tuning": (claims.claim_beyond_tuning, "07_noise_or_tuning"),
     "optimum": (claims.claim_optimum, "07_optimum_over_limit"),
 }
-COLUMNS = [*claims.FIXED_COLUMNS, "paper", "notebook", "figure", "store"]
+COLUMNS = [*claims.COLUMNS, "paper", "notebook", "figure", "store"]
 
 
 def verdicts(profile: str) -> pd.DataFrame:
@@ -57,7 +58,7 @@ def verdicts_at_published_size(profile: str) -> pd.DataFrame:
     for stores, figure in ((first, "09_errors_over_sigma"), (longer, "09_longer")):
         for (network, images), group in grouped(stores, lambda ds: (architecture(ds), images_in_all(ds))).items():
             judged = claims.judge_unregistered(group)
-            judged = judged.assign(measure=f"{network}: " + judged.measure, setting=f"{network}, {images:,} images")
+            judged = judged.assign(setting=f"{network}, {images:,} images")
             names = _pattern(f"{notebook}.{name}.nc" for name in group)
             tables.append(judged.assign(paper="", notebook=notebook, figure=figure, store=names))
     return _joined(tables)
@@ -65,25 +66,35 @@ def verdicts_at_published_size(profile: str) -> pd.DataFrame:
 
 def primary_rows(rows: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     """A claim's rows at its primary settings, and the others' verdicts in words; all rows where none is primary."""
-    primary = rows.setting != "secondary"
+    primary = rows.setting == "primary"
     if not primary.any():
         return rows, "none of these settings is the primary one"
     counts = rows.verdict[~primary].value_counts()
     text = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
-    return rows[primary], f"secondary settings: {text}" if text else ""
+    return rows[primary], f"other settings: {text}" if text else ""
 
 
 def verdict_table(judged: pd.DataFrame) -> pd.DataFrame:
-    """Notebook 05's table, of `verdicts`: each claim at its primary setting, as reported and as measured, and where."""
-    rows = []
+    """Notebook 05's table, of `verdicts`: each claim at its primary setting, as reported and as measured, and where.
+
+    All cells are texts. What is said of a whole claim, or of several rows, stands in the first.
+    """
+    rows: list[dict[str, str]] = []
     for claim, settings in judged.groupby("claim", sort=False):
         shown, rest = primary_rows(settings)
-        for row in shown.itertuples():
-            effect = f"{row.value:.3g} [{row.low:.3g}, {row.high:.3g}]"
-            where = f"figures/{row.figure}, {row.store}"
-            rows.append([claim, row.paper, row.measure, effect, row.n, row.verdict, rest, where])
-    columns = ["claim", "the paper", "measure", "measured [95 %]", "n", "verdict", "beside it", "figure, store"]
-    return pd.DataFrame(rows, columns=columns)
+        above = ""
+        for number, row in enumerate(in_words(shown).to_dict("records")):
+            of_claim = {"claim": claim, "the paper": row["paper"], "beside it": rest}
+            of_claim = of_claim if not number else dict.fromkeys(of_claim, "")
+            where = f"figures/{row['figure']}, {row['store']}"
+            of_claim["figure, store"], above = where if where != above else "", where
+            effect = f"{row['value'] or 'none'} [{row['low']}, {row['high']}]" if row["low"] else row["value"] or "none"
+            rows.append(row | of_claim | {"measured [95 %]": effect})
+    columns = [
+        "claim", "the paper", "dataset", "network", "learning_rate", "averaging", "samples", "steps", "measure",
+        "measured [95 %]", "n", "verdict", "note", "beside it", "figure, store",
+    ]  # fmt: skip
+    return pd.DataFrame(rows, columns=columns).rename(columns=LABELS)
 
 
 def _networks(profile: str, notebook: str) -> dict[str, xr.Dataset]:

@@ -9,7 +9,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,12 +32,8 @@ from .parameters import Network, Point, Sweep, layer_sizes
 
 # Seconds after which the state of an unfinished ensemble is worth a file: at most a minute is computed again.
 KEEP_EVERY = 45.0
-
-
 # Fields of a sweep that `train` takes by the same names.
-TRAINING = {
-    "epochs", "batch_size", "beta", "iterations", "decay", "bias_rate", "estimator", "looks",
-}  # fmt: skip
+TRAINING = {"epochs", "batch_size", "beta", "iterations", "decay", "bias_rate", "estimator", "looks"}
 
 
 class Physics(NamedTuple):
@@ -48,8 +44,10 @@ class Physics(NamedTuple):
 
     def facts(self) -> dict[str, str]:
         """Name and source of each that isn't epkit's own, as they go into hashes and stores."""
-        own = Physics()
-        return {part: _identity(part, f) for part, f in self._asdict().items() if f is not getattr(own, part)}
+        return {part: _identity(part, f) for part, f in self._asdict().items() if f is not getattr(OWN, part)}
+
+
+OWN = Physics()
 
 
 def _identity(part: str, made_by: Callable[..., Any]) -> str:
@@ -117,26 +115,36 @@ def images_a_run(network: Network) -> int:
     return network.train_images // network.batch_size * network.batch_size * network.epochs
 
 
+class Task(NamedTuple):
+    """Runs of a sweep to train together: they share data set, read-outs and seed, so also batches and noise."""
+
+    sweep: Sweep
+    group: Sequence[Point]
+    rates: Sequence[float]  # learning rate of each layer at eta = 1
+    physics: Physics
+    device: str
+
+    @property
+    def images(self) -> int:
+        """Training images of all runs together."""
+        return images_a_run(self.sweep) * len(self.group)
+
+    def trained(self, checkpoint: Path, progress: Callable[[int], object]) -> xr.Dataset:
+        sweep, group, rates, physics, device = self
+        return trained(sweep, group, rates, physics=physics, device=device, checkpoint=checkpoint, progress=progress)
+
+
 def trained(
-    sweep: Sweep,
-    group: Sequence[Point],
-    rates: Sequence[float],
-    *,
-    physics: Physics | None = None,
-    device: str = "cpu",
-    checkpoint: Path,
-    progress: Callable[[int], object],
-) -> xr.Dataset:
-    """The history of a group's runs over (epoch, member[, layer]); its attribute `maker` names code, machine, engine.
+    sweep: Sweep, group: Sequence[Point], rates: Sequence[float], *,
+    physics: Physics = OWN, device: str = "cpu", checkpoint: Path, progress: Callable[[int], object],
+) -> xr.Dataset:  # fmt: skip
+    """The history of a `Task` over (epoch, member[, layer]); its attribute `maker` names code, machine, engine.
 
     Args:
-        group: runs that share data set, read-outs and seed, so also batches and noise.
-        rates: learning rate of each layer at eta = 1.
         checkpoint: file that the state is kept in while training, and that an interrupted call goes on from.
         progress: called with the number of images that were done, times runs.
     """
     first, images = group[0], data(sweep, group[0].dataset)
-    physics = physics or Physics()
     net = physics.network(
         layer_sizes(sweep, first.dataset),
         input_gain=sweep.input_gain,
@@ -145,11 +153,11 @@ def trained(
         dtype=getattr(torch, sweep.dtype),
         device=device,
     )
-    state, before = _resumed(checkpoint, net)
-    started = time.perf_counter()
+    state, seconds = _resumed(checkpoint, net)
+    begun = time.perf_counter() - seconds
     seen = state.epoch * images_a_run(sweep) // sweep.epochs + state.step * sweep.batch_size
     progress(seen * len(group))
-    with _keeping(checkpoint, net, state, before, partial(_times, progress, len(group))) as after_block:
+    with _keeping(checkpoint, net, state, begun, progress) as after_block:
         history = train(
             net,
             *images.train,
@@ -162,32 +170,27 @@ def trained(
             progress=after_block,
             **sweep.model_dump(include=TRAINING),
         )
-    spent = before + time.perf_counter() - started
-    wall_time = np.full(len(group), spent / len(group))
+    wall_time = np.full(len(group), (time.perf_counter() - begun) / len(group))
     return history.assign(wall_time=("member", wall_time)).assign_attrs(maker=store.maker(history.attrs["engine"]))
-
-
-def _times(progress: Callable[[int], object], runs: int, images: int) -> None:
-    progress(images * runs)
 
 
 @contextlib.contextmanager
 def _keeping(
-    checkpoint: Path, net: Any, state: State, before: float, progress: Callable[[int], object]
+    checkpoint: Path, net: Any, state: State, begun: float, progress: Callable[[int], object]
 ) -> Iterator[Callable[[int], None]]:
     """What to call after each block of steps: it keeps the state now and then, and when the process is told to stop.
 
     A signal stops training after the block that it arrives in, when network and state agree; a second one at once.
     """
-    started = kept = time.perf_counter()
+    kept = time.perf_counter()
     told: list[signal.Signals] = []
 
     def after_block(images: int) -> None:
         nonlocal kept
-        progress(images)
+        progress(images * net.members)
         if told or time.perf_counter() - kept > KEEP_EVERY:
             try:
-                _keep(checkpoint, net, state, before + time.perf_counter() - started)
+                _keep(checkpoint, net, state, time.perf_counter() - begun)
             except StoreError as error:  # a full disk: there may be room again when the runs are done
                 warnings.warn(f"{error}; training goes on", stacklevel=2)
             kept = time.perf_counter()
@@ -211,26 +214,21 @@ def _keeping(
 def untrained(sweep: Sweep, images: int) -> xr.Dataset:
     """Rms voltages of a sweep's networks before training, free and moved by the nudge, over (seed, layer)."""
     name = sweep.dataset[0]
-    x, y = (each[:images] for each in data(sweep, name).train)
+    x, y = (values[:images] for values in data(sweep, name).train)
     sizes, rms = layer_sizes(sweep, name), []
     with one_thread(), nudge_too_strong():
         for seed in range(sweep.seeds):  # one at a time, for wide ones take much memory
             net = DeepResistiveNetwork(sizes, input_gain=sweep.input_gain, seed=seed, dtype=getattr(torch, sweep.dtype))
             inputs, target = x.to(net.biases[0]), one_hot(y, sizes[-1]).to(net.biases[0])
-            free = net.relax(inputs, sweep.iterations)
-            states = phases(
-                net, inputs, target, beta=sweep.beta, iterations=sweep.iterations, estimator=sweep.estimator
-            )
-            moved = [v[:, 0] - v[:, 1] for v in states]
-            rms.append([[float(v.double().square().mean().sqrt()) for v in each] for each in (free, moved)])
-    words = {
-        "voltage": "rms voltage of the free state",
-        "response": "rms of what the nudge moves, upper phase minus lower",
-    }
+            states = phases(net, inputs, target, **sweep.model_dump(include={"beta", "iterations", "estimator"}))
+            voltages = net.relax(inputs, sweep.iterations), [v[:, 0] - v[:, 1] for v in states]
+            rms.append([[float(v.double().square().mean().sqrt()) for v in layers] for layers in voltages])
+    voltage, response = np.array(rms).transpose(1, 0, 2)
+    dims, free, moved = ("seed", "layer"), "rms voltage of the free state", "rms of what the nudge moves"
     return xr.Dataset(
         {
-            key: (("seed", "layer"), v, {"units": "V", "long_name": text})
-            for (key, text), v in zip(words.items(), np.array(rms).transpose(1, 0, 2), strict=True)
+            "voltage": (dims, voltage, {"units": "V", "long_name": free}),
+            "response": (dims, response, {"units": "V", "long_name": f"{moved}, upper phase minus lower"}),
         },
         {"seed": np.arange(sweep.seeds), "layer": np.arange(1, len(sizes))},
     )

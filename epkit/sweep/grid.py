@@ -37,6 +37,9 @@ ATTRIBUTES: dict[str, dict[str, str]] = {
     "wall_time": {"units": "s", "long_name": "computing time, the ensemble's shared equally among its members"},
     "run": {"long_name": "hash of all that the run depends on"},
     "maker": {"units": "1", "long_name": "place in the attribute `makers`: what code, machine and engine made the run"},
+    "sigma": {"units": "V", "long_name": "read-out uncertainty (standard deviation of one read-out)"},
+    "samples": {"units": "1", "long_name": "read-outs averaged, N"},
+    "learning_rate": {"units": "1", "long_name": "relative learning rate, eta"},
     "rate": {"units": "1", "long_name": "learning rate of each layer in the first epoch"},
     "chance": {"units": "1", "long_name": "test error of always naming the commonest class"},
     "image": {"units": "1", "long_name": "first training image of each class"},
@@ -53,7 +56,7 @@ def axis(sweep: Sweep, name: str) -> list:
 def run_ids(sweep: Sweep, physics: Physics | None = None) -> dict[Point, str]:
     """Every run of the grid with the hash of all that its numbers depend on: parameters, data, and their meaning."""
     shared = sweep.model_dump(include=set(Network.model_fields), exclude_none=True) | {"version": RESULTS_VERSION}
-    shared |= (physics or Physics()).facts()
+    shared |= (physics or ensemble.OWN).facts()
     data = {name: datasets.checksum(name) for name in sweep.dataset}
     points = [Point(*p) for p in itertools.product(*(axis(sweep, name) for name in Point._fields))]
     facts = [shared | point._asdict() | {"data": data[point.dataset]} for point in points]
@@ -89,10 +92,7 @@ def split(ds: xr.Dataset) -> dict[str, xr.Dataset]:
 
 
 def merge(
-    sweep: Sweep,
-    physics: Physics,
-    runs: Mapping[str, xr.Dataset],
-    rates: Mapping[str, Sequence[float]],
+    sweep: Sweep, physics: Physics, runs: Mapping[str, xr.Dataset], rates: Mapping[str, Sequence[float]]
 ) -> xr.Dataset:
     """The store: the runs, by their hash, in the order of the grid, as one labelled Dataset; NaN where some miss."""
     ids = run_ids(sweep, physics).values()
@@ -113,14 +113,10 @@ def merge(
     makers = sorted(set(made_by) - {""})
     numbers = np.array([makers.index(maker) if maker else -1 for maker in made_by], np.int16)
     grid["maker"] = tuple(axes), numbers.reshape(shape), ATTRIBUTES["maker"]
-    grid["rate"] = (
-        ("dataset", "learning_rate", "layer"),
-        np.stack([np.outer(sweep.learning_rate, rates[name]) for name in sweep.dataset]),
-        ATTRIBUTES["rate"],
-    )
-    grid["sigma"].attrs = {"units": "V", "long_name": "read-out uncertainty (standard deviation of one read-out)"}
-    grid["samples"].attrs = {"units": "1", "long_name": "read-outs averaged, N"}
-    grid["learning_rate"].attrs = {"units": "1", "long_name": "relative learning rate, eta"}
+    by_dataset = np.stack([np.outer(sweep.learning_rate, rates[name]) for name in sweep.dataset])
+    grid["rate"] = ("dataset", "learning_rate", "layer"), by_dataset, ATTRIBUTES["rate"]
+    for name in ("sigma", "samples", "learning_rate"):
+        grid[name].attrs = ATTRIBUTES[name]
     checksums = {name: datasets.checksum(name) for name in sweep.dataset}
     title = "Error of networks trained by Equilibrium Propagation under read-out uncertainty"
     about = store.provenance(title, settings(sweep) | physics.facts(), checksums)
@@ -129,17 +125,18 @@ def merge(
 
 def _images(sweep: Sweep) -> xr.Dataset:
     """What a store keeps of its data sets: chance, title, and a training image of each class, for figures."""
-    kept = xr.Dataset(coords={"dataset": sweep.dataset})
-    data = {name: ensemble.data(sweep, name) for name in sweep.dataset}
-    commonest = [np.bincount(data[name].test[1]).max() / sweep.test_images for name in sweep.dataset]
-    kept["chance"] = "dataset", 1 - np.array(commonest), ATTRIBUTES["chance"]
-    kept["title"] = "dataset", [datasets.INFO[name].title for name in sweep.dataset]
-    samples = []
+    commonest, samples = [], []
     for name in sweep.dataset:
-        x, y = data[name].train
+        data = ensemble.data(sweep, name)
+        commonest.append(np.bincount(data.test[1]).max() / sweep.test_images)
+        x, y = data.train
         first = [int((y == label).nonzero()[0]) for label in y.unique().tolist()]
         images = x[first].unflatten(1, datasets.INFO[name].shape).numpy()
         coords = {axis: np.arange(n) for axis, n in zip(("class_number", "row", "column"), images.shape, strict=True)}
         samples.append(xr.DataArray(images, coords, name="image", attrs=ATTRIBUTES["image"]))
-    kept["image"] = xr.concat(samples, "dataset", join="outer")
-    return kept
+    columns = {
+        "chance": ("dataset", 1 - np.array(commonest), ATTRIBUTES["chance"]),
+        "title": ("dataset", [datasets.INFO[name].title for name in sweep.dataset]),
+        "image": xr.concat(samples, "dataset", join="outer"),
+    }
+    return xr.Dataset(columns, {"dataset": sweep.dataset})

@@ -50,14 +50,16 @@ FileName = Annotated[str, Field(pattern=r"^[0-9A-Za-z][0-9A-Za-z._-]{0,99}$")]  
 Model = TypeVar("Model", bound=BaseModel)
 
 
-class Network(BaseModel):
+class Parameters(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Network(Parameters):
     """What is trained, and how: everything that the runs of an experiment have in common.
 
     The defaults are those of the design's trials on 28 x 28 images: deep enough for a sharp limit, small enough to
     train an ensemble in minutes.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     hidden: Annotated[list[Width], Field(min_length=1)] = [128, 128, 128]
     input_gain: Positive = 1100.0  # A, volts per unit of pixel
@@ -79,10 +81,8 @@ class Network(BaseModel):
 
     def _check(self, names: Sequence[str], members: int) -> None:
         """ValueError where fields exclude one another, or ask for more than the data sets or the machine have."""
-        if self.rates is not None and len(self.rates) != len(self.hidden) + 1:
-            raise ValueError(
-                f"rates = {shown(self.rates)}: {len(self.hidden) + 1} are needed, one for each layer of weights"
-            )
+        if self.rates is not None and len(self.rates) != (layers := len(self.hidden) + 1):
+            raise ValueError(f"rates = {shown(self.rates)}: {layers} are needed, one for each layer of weights")
         for info in (INFO[name] for name in names):
             for field, most in (("train_images", info.n_train), ("test_images", info.n_test)):
                 if (wanted := getattr(self, field)) > most:
@@ -110,20 +110,17 @@ class Sweep(Network):
     @model_validator(mode="after")
     def _possible(self) -> Sweep:
         self._check(self.dataset, len(self.sigma) * len(self.learning_rate))
-        runs = self.seeds * math.prod(
-            len(axis) for axis in (self.dataset, self.sigma, self.samples, self.averaging, self.learning_rate)
-        )
+        axes = (self.dataset, self.sigma, self.samples, self.averaging, self.learning_rate)
+        runs = self.seeds * math.prod(len(axis) for axis in axes)
         check_memory("seeds", self.seeds, runs * self.epochs * len(self.hidden) * 16, f"results of {runs:,} runs")
         return self
 
 
-class Comparison(BaseModel):
+class Comparison(Parameters):
     """Notebooks 08 and 09: several sweeps, each with a store of its own; what one doesn't say is that of the base.
 
     Those that `compute` names are computed, all if it is None; the others may take nights, and are shown as they are.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     base: dict[str, Any] = {}
     networks: Annotated[dict[FileName, Sweep], Field(min_length=1)]
@@ -132,14 +129,14 @@ class Comparison(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _upon_the_base(cls, values: Any) -> Any:
-        base, networks = (
-            (values.get(name) for name in ("base", "networks")) if isinstance(values, dict) else (None, None)
-        )
+        if not isinstance(values, dict):
+            return values
+        base, networks = values.get("base"), values.get("networks")
         if not isinstance(base, dict) or not isinstance(networks, dict):
             return values
         if unknown := [name for name in base if name not in Sweep.model_fields]:
             raise ValueError(f"base.{short(unknown[0], 60)}: no such parameter; {hint(unknown[0], Sweep.model_fields)}")
-        whole = {name: base | given if isinstance(given, dict) else given for name, given in networks.items()}
+        whole = {name: base | network if isinstance(network, dict) else network for name, network in networks.items()}
         return values | {"networks": whole}
 
     @model_validator(mode="after")
@@ -206,10 +203,8 @@ class Mechanism(Network):
         return self
 
 
-class Solved(BaseModel):
+class Solved(Parameters):
     """A published network, with its settings, that notebook 06 compares with exact solutions."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     hidden: list[Width]
     input_gain: Positive
@@ -217,10 +212,8 @@ class Solved(BaseModel):
     iterations: Count
 
 
-class Oracles(BaseModel):
+class Oracles(Parameters):
     """Notebook 06: the physics against exact solutions, and real diodes."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     dataset: DatasetName
     images: Count = 8  # of every mean
@@ -257,10 +250,8 @@ class Oracles(BaseModel):
         return self
 
 
-class Summary(BaseModel):
+class Summary(Parameters):
     """Notebook 05: computes nothing, and sums up the profile's stores."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 Experiment = Sweep | Mechanism | Oracles
@@ -285,9 +276,8 @@ def layer_sizes(network: Network | Oracles, name: str) -> tuple[int, ...]:
 def settings(network: Sweep | Mechanism | Oracles) -> dict[str, object]:
     """The parameters as a store records them, with the layer sizes that they amount to."""
     names = network.dataset if isinstance(network.dataset, list) else [network.dataset]
-    return network.model_dump(mode="json", exclude_none=True) | {
-        "sizes": {name: list(layer_sizes(network, name)) for name in names}
-    }
+    sizes = {name: list(layer_sizes(network, name)) for name in names}
+    return network.model_dump(mode="json", exclude_none=True) | {"sizes": sizes}
 
 
 def check_memory(field: str, value: object, needed: float, what: str) -> None:
@@ -330,10 +320,9 @@ def _fault(model: type[BaseModel], fault: ErrorDetails) -> str:
     field = short(".".join(map(str, fault["loc"])), 60)
     if fault["type"] == "extra_forbidden":
         nested = model.model_json_schema().get("$defs", {}).values()
-        inner = dict.fromkeys(name for each in nested for name in each["properties"])
-        return (
-            f"{field}: no such parameter; {hint(fault['loc'][-1], inner if fault['loc'][1:] else model.model_fields)}"
-        )
+        inner = dict.fromkeys(name for schema in nested for name in schema["properties"])
+        names = inner if fault["loc"][1:] else model.model_fields
+        return f"{field}: no such parameter; {hint(fault['loc'][-1], names)}"
     if fault["type"] == "missing":
         return f"{field}: is missing"
     allowed = short(fault["msg"].removeprefix("Value error, "))

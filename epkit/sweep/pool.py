@@ -36,7 +36,6 @@ from ..ep import engine
 from ..files import CHECKOUT
 from ..messages import ParameterError, short
 from . import ensemble, store
-from .parameters import Point, Sweep
 
 if TYPE_CHECKING:  # what needs no cluster need not wait for its imports
     from distributed import Client, Future
@@ -101,14 +100,12 @@ def refuse_misfits(client: Client, scheduler: str, data_sets: Sequence[str], dev
         answers[f"the scheduler {scheduler}"] = error
     # in a thread, for workers may have to fetch data, and must answer meanwhile
     arguments = _reason_to_refuse, versions(device), data_sets, device
-    reasons = client.run(asyncio.to_thread, *arguments, on_error="return")
-    answers |= {f"the worker {worker}": reason for worker, reason in reasons.items()}
-    lines = [
-        f"{name}: {answer if isinstance(answer, str) else f'its versions are unknown ({_named(answer)})'}"
-        for name, answer in answers.items()
-        if answer != ""
-    ]
-    if lines:
+    replies = client.run(asyncio.to_thread, *arguments, on_error="return")
+    answers |= {f"the worker {worker}": reply for worker, reply in replies.items()}
+    reasons = {
+        name: r if isinstance(r, str) else f"its versions are unknown ({_named(r)})" for name, r in answers.items()
+    }
+    if lines := [f"{name}: {reason}" for name, reason in reasons.items() if reason]:
         raise ClusterError("\n".join([f"{scheduler}: this cluster would not give this machine's numbers:", *lines]))
 
 
@@ -125,46 +122,37 @@ def versions(device: str | None = None) -> dict[str, str]:
 
 
 def trained(
-    client: Client,
-    scheduler: str,
-    sweep: Sweep,
-    physics: ensemble.Physics,
-    groups: Mapping[str, Sequence[Point]],
-    rates: Mapping[str, Sequence[float]],
-    device: str,
-    parts: Path,
-    progress: Callable[[int, str], object],
+    client: Client, scheduler: str, tasks: Mapping[str, ensemble.Task], parts: Path, progress: Callable[..., object]
 ) -> Iterator[tuple[str, xr.Dataset | Exception]]:
-    """Train groups on a cluster's workers; yields each group's name with its history, or with its exception.
+    """Train groups of runs on a cluster's workers; yields each task's name with its history, or with its exception.
 
     A group whose worker dies is given to another one, as often as the scheduler's `allowed-failures` says. A worker
     that joins later and would not give this process's numbers is refused.
 
     Args:
-        groups: by names which are those of their checkpoints.
-        rates: of each data set, the learning rates of the layers at eta = 1.
+        tasks: by names which are those of their checkpoints.
         parts: folder where checkpoints are kept by workers that see it.
         progress: called with the images done since the last call, times runs, and the number of workers in words.
 
     Raises:
         ClusterError: when the scheduler is lost.
     """
-    token, wanted = parts / f"seen-{uuid.uuid4().hex}", versions(device)
-    images, jobs = dict.fromkeys(groups, 0), {}
+    token = parts / f"seen-{uuid.uuid4().hex}"
+    images: dict[str, int] = dict.fromkeys(tasks, 0)
+    jobs: dict[Future, str] = {}
 
     def count(event: tuple[float, dict]) -> None:
         if event[1]["token"] == token.name:  # not of another client's job
             images[event[1]["name"]] = event[1]["images"]
 
     def submit(name: str) -> None:
-        group = groups[name]
-        arguments = wanted, token.absolute(), name, sweep, physics, group, rates[group[0].dataset], device
+        arguments = tasks[name], versions(tasks[name].device), token.absolute(), name
         jobs[client.submit(_job, *arguments, key=f"train-{name}-{uuid.uuid4().hex}", pure=False)] = name
 
     try:
         token.touch()
         client.subscribe_topic(TOPIC, count)
-        for name in groups:
+        for name in tasks:
             submit(name)
         for future in _ended(client, scheduler, jobs, images, progress):
             name, error = jobs.pop(future), future.exception()
@@ -175,12 +163,11 @@ def trained(
                 submit(name)
                 continue
             if error is None:
-                images[name] = ensemble.images_a_run(sweep) * len(groups[name])
+                images[name] = tasks[name].images
             yield name, error or future.result()
     except (OSError, TimeoutError, concurrent.futures.CancelledError):
-        raise ClusterError(
-            f"{scheduler}: the scheduler was lost; what was finished is kept, and the same command goes on from there"
-        ) from None
+        lost = "the scheduler was lost; what was finished is kept, and the same command goes on from there"
+        raise ClusterError(f"{scheduler}: {lost}") from None
     finally:
         token.unlink(missing_ok=True)
         with contextlib.suppress(Exception):  # of a scheduler that isn't there any more
@@ -192,17 +179,17 @@ def _ended(
     scheduler: str,
     jobs: Mapping[Future, str],
     images: Mapping[str, int],
-    progress: Callable[[int, str], object],
+    progress: Callable[..., object],
 ) -> Iterator[Future]:
     """Jobs as they end, until none is left in `jobs`; shows progress meanwhile. OSError if the scheduler is lost."""
-    shown, last, workers = 0, 0.0, -1
+    reported, last, workers = 0, 0.0, -1
     while jobs:
         time.sleep(POLL)
         if time.monotonic() - last > TELL:
             before, workers, last = workers, len(client.nthreads()), time.monotonic()
             total = sum(images.values())
-            progress(total - shown, f", {workers} worker{'s' * (workers != 1)}")
-            shown = total
+            progress(total - reported, f", {workers} worker{'s' * (workers != 1)}")
+            reported = total
             if not workers and before:
                 command = f"dask worker {scheduler} --nworkers 2 --nthreads 1"
                 print(f"{scheduler}: no worker there; waiting for one (`{command}`)", file=sys.stderr)
@@ -210,7 +197,7 @@ def _ended(
             if future.status == "cancelled":  # all of them are, as soon as the connection breaks
                 raise OSError
             yield future
-    progress(sum(images.values()) - shown, "")
+    progress(sum(images.values()) - reported, "")
 
 
 @contextlib.contextmanager
@@ -247,9 +234,8 @@ def _named(error: object) -> str:
 
 
 def _differences(wanted: Mapping[str, str], actual: Mapping[str, str]) -> str:
-    return ", ".join(
-        f"{name} {actual.get(name)} there, {value} here" for name, value in wanted.items() if actual.get(name) != value
-    )
+    names = [name for name, value in wanted.items() if actual.get(name) != value]
+    return ", ".join(f"{name} {actual.get(name)} there, {wanted[name]} here" for name in names)
 
 
 def _threads() -> int:
@@ -278,22 +264,13 @@ def _reason_to_refuse(wanted: Mapping[str, str], data_sets: Sequence[str], devic
     return ""
 
 
-def _job(
-    wanted: Mapping[str, str],
-    token: Path,
-    name: str,
-    sweep: Sweep,
-    physics: ensemble.Physics,
-    group: Sequence[Point],
-    rates: Sequence[float],
-    device: str,
-) -> xr.Dataset:
+def _job(task: ensemble.Task, wanted: Mapping[str, str], token: Path, name: str) -> xr.Dataset:
     """On a worker: one group's history, on as many threads as the worker's environment gives to each slot."""
     import torch
     from distributed import Status, get_worker
 
     worker = get_worker()
-    if reason := _reason_to_refuse(wanted, [group[0].dataset], device):
+    if reason := _reason_to_refuse(wanted, [task.group[0].dataset], task.device):
         raise Unfit(worker.address, reason)
     torch.set_num_threads(_threads())
     local = Path(worker.local_directory).parent / "epkit" / f"{name}-{SOURCE[:12]}.checkpoint"
@@ -309,8 +286,6 @@ def _job(
             worker.log_event(TOPIC, {"token": token.name, "name": name, "images": total})
             last = time.monotonic()
 
-    history = ensemble.trained(
-        sweep, group, rates, device=device, checkpoint=checkpoint, progress=progress, physics=physics
-    )
+    history = task.trained(checkpoint, progress)
     local.unlink(missing_ok=True)
     return history

@@ -12,7 +12,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence, Set
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -59,7 +59,9 @@ def run(
     stays as it is; one that holds fewer is added to.
 
     Args:
-        parameters: a `Sweep`, or values for one: its fields are the keys.
+        parameters: a `Sweep`, or values for one. Lists span the grid: dataset, sigma (V), samples, averaging,
+            learning_rate. The others: seeds (how many), hidden, input_gain (V), beta (S), iterations, estimator,
+            batch_size, epochs, train_images, test_images, validation_images, decay, bias_rate, dtype, looks, rates.
         path: the netCDF store; what isn't merged yet lies beside it in `<name>.parts/`.
         network, readout: what makes what is trained and how it is read: called as DeepResistiveNetwork, and with
             (sigma of each member, samples, averaging). Others than epkit's own enter a run's hash with their source.
@@ -81,15 +83,8 @@ def run(
         pool.check_address(scheduler)
     sweep = parameters if isinstance(parameters, Sweep) else validated(Sweep, parameters)
     path, physics = Path(path).expanduser(), Physics(network, readout)
-    if (stored := stored_runs(path, sweep, physics, replace)) is not None:
-        return stored
-    with store_lock(path):
-        if (stored := stored_runs(path, sweep, physics, replace)) is not None:
-            return stored
-        if replace and (known := store.read_own(path)) is not None and _foreign_runs(known, sweep, physics):
-            print(f"{path.name}: set aside as {set_aside(path, 'old').name}", file=sys.stderr)
-        _compute(sweep, physics, path, device, scheduler)
-    return store.read(path)
+    stored = partial(stored_runs, path, sweep, physics, replace)
+    return memoised(stored, path, lambda _: _computed(sweep, physics, path, device, scheduler))
 
 
 def stored_runs(path: Path, sweep: Sweep, physics: Physics, replace: bool = False) -> xr.Dataset | None:
@@ -97,49 +92,48 @@ def stored_runs(path: Path, sweep: Sweep, physics: Physics, replace: bool = Fals
 
     StoreError where the store holds runs of another experiment, which going on would lose, unless it may be replaced.
     """
-    if (known := store.read_own(path)) is None:
+    if (ds := store.read_own(path)) is None:
         return None
     wanted = list(run_ids(sweep, physics).values())
-    about = settings(sweep) | physics.facts()
-    if store.parameters(known) == about and known["run"].values.ravel().tolist() == wanted:
-        return known
-    if set(known["run"].values.flat) >= set(wanted):
-        axes = {name: grid.axis(sweep, name) for name in Point._fields}
-        part = known.sel(axes)
+    recorded, about = store.parameters(ds), settings(sweep) | physics.facts()
+    runs = set(ds["run"].values.flat) - {""}
+    if runs >= set(wanted):
+        part = ds.sel({name: grid.axis(sweep, name) for name in Point._fields})
         if part["run"].values.ravel().tolist() == wanted:
-            return part.assign_attrs(store.recorded(about))
-    if not replace and (foreign := _foreign_runs(known, sweep, physics)):
-        raise StoreError(
-            f"{path}: holds {len(foreign)} runs of another experiment ({_difference(store.parameters(known), about)}), "
-            "which would be lost; name another file, or say that it may be replaced (replace=True)"
-        )
+            return ds if recorded == about else part.assign_attrs(store.recorded(about))
+    if (foreign := runs - set(wanted)) and not replace:
+        raise _refusal(path, f"{len(foreign)} runs of another experiment", recorded, about)
     return None
 
 
-def _foreign_runs(known: xr.Dataset, sweep: Sweep, physics: Physics) -> set[str]:
-    return set(known["run"].values.flat) - set(run_ids(sweep, physics).values()) - {""}
-
-
-def _difference(recorded: Mapping[str, object], wanted: Mapping[str, object]) -> str:
-    """What two experiments disagree on, in words."""
+def _refusal(path: Path, content: str, recorded: Mapping[str, object], wanted: Mapping[str, object]) -> StoreError:
+    """What a store holds that would be lost, and what the two experiments disagree on."""
     names = [name for name in {**recorded, **wanted} if recorded.get(name) != wanted.get(name) and name != "sizes"]
-    return ", ".join(f"{n}: {short(recorded.get(n), 60)} there, {short(wanted.get(n), 60)} now" for n in names)
+    differences = (f"{n}: {short(recorded.get(n), 60)} there, {short(wanted.get(n), 60)} now" for n in names)
+    return StoreError(
+        f"{path}: holds {content} ({', '.join(differences)}), which would be lost; name another file, or say that it "
+        "may be replaced (replace=True)"
+    )
 
 
-def _compute(sweep: Sweep, physics: Physics, path: Path, device: str, scheduler: str | None) -> None:
-    """Train what is missing, and write the store."""
+def _computed(sweep: Sweep, physics: Physics, path: Path, device: str, scheduler: str | None) -> xr.Dataset:
+    """The whole store, of what is at hand and what is trained now."""
     ids = run_ids(sweep, physics)
-    parts = path.with_suffix(".parts")
+    wanted, parts = set(ids.values()), path.with_suffix(".parts")
+    if (old := store.read_own(path)) is not None and set(old["run"].values.flat) - wanted - {""}:
+        print(f"{path.name}: set aside as {set_aside(path, 'old').name}", file=sys.stderr)
     for unfinished in path.parent.glob(f".{path.name}.*.tmp"):  # of a process that was killed while it wrote
         unfinished.unlink()
-    finished = _finished(path, set(ids.values()))
+    finished = _at_hand(path, wanted)
+    finished |= _of_neighbours(path, wanted - set(finished))
     # Here, not by each ensemble: another machine's might differ in the last bit.
     with ensemble.nudge_too_strong():
         rates = {name: ensemble.layer_rates(sweep, name, device, physics.network) for name in sweep.dataset}
     parts.mkdir(parents=True, exist_ok=True)
     groups = grid.groups([p for p in ids if ids[p] not in finished], ids)
-    waiting, failed = dict(groups), dict[str, Exception]()
-    images = sum(map(len, groups.values())) * ensemble.images_a_run(sweep)
+    tasks = {n: ensemble.Task(sweep, g, rates[g[0].dataset], physics, device) for n, g in groups.items()}
+    waiting, failed = dict(tasks), dict[str, Exception]()
+    images = sum(task.images for task in tasks.values())
     with progress_bar(total=images, unit="image", unit_scale=True, desc=path.stem) as bar:
 
         def show(images: int, where: str = "") -> None:
@@ -147,7 +141,7 @@ def _compute(sweep: Sweep, physics: Physics, path: Path, device: str, scheduler:
             bar.set_postfix_str(f"{len(ids) - lost - left} runs done, {lost} failed, {left} waiting{where}", False)
             bar.update(images)
 
-        with contextlib.closing(_trained(sweep, physics, groups, rates, device, scheduler, parts, show)) as histories:
+        with contextlib.closing(_trained(tasks, scheduler, parts, show)) as histories:
             for name, part in histories:
                 del waiting[name]
                 if isinstance(part, Exception):
@@ -159,65 +153,68 @@ def _compute(sweep: Sweep, physics: Physics, path: Path, device: str, scheduler:
                 finished |= grid.split(part)
         show(0)
     if failed:
-        raise _failure(path, groups, failed)
-    store.write(grid.merge(sweep, physics, finished, rates), path)
-    shutil.rmtree(parts, ignore_errors=True)
+        raise _failure(path, groups, failed) from next(iter(failed.values()))
+    return grid.merge(sweep, physics, finished, rates)
 
 
-def _finished(path: Path, wanted: set[str]) -> dict[str, xr.Dataset]:
-    """Every wanted run that is at hand, by its hash: of the store itself, of its parts, of sealed stores beside it.
+def _at_hand(path: Path, wanted: Set[str]) -> dict[str, xr.Dataset]:
+    """Every wanted run of the store itself and of its parts, by its hash."""
+    runs: dict[str, xr.Dataset] = {}
+    for ds in (store.read_own(path), *map(store.read_if_sound, path.with_suffix(".parts").glob("*.nc"))):
+        if ds is not None:
+            runs = {name: run for name, run in grid.split(ds).items() if name in wanted} | runs
+    return runs
+
+
+def _of_neighbours(path: Path, wanted: Set[str]) -> dict[str, xr.Dataset]:
+    """Wanted runs that sealed stores beside this one hold.
 
     Neighbouring stores of a profile may hold the same runs for another figure; they may be anybody's and stay as they
     are. What is taken from them is said, and keeps the maker that they name.
     """
     runs: dict[str, xr.Dataset] = {}
-    own = store.read_own(path)
-    sources = [] if own is None else [own]
-    sources += [part for part in map(store.read_if_sound, path.with_suffix(".parts").glob("*.nc")) if part is not None]
-    for ds in sources:
-        runs |= {name: run for name, run in grid.split(ds).items() if name in wanted}
-    for neighbour in sorted(path.parent.glob("*.nc")):
+    folders = [path.parent]
+    if path.parent.parent == store.results("mine"):  # a reader's own, changed from a profile's: that profile's, too
+        folders.append(store.results(path.parent.name))
+    for neighbour in [file for folder in folders for file in sorted(folder.glob("*.nc"))]:
         if wanted - set(runs) and neighbour != path and store.is_sealed(neighbour):
             with contextlib.suppress(StoreError):
-                new = {n: run for n, run in grid.split(store.read(neighbour)).items() if n in wanted and n not in runs}
+                split = grid.split(store.read(neighbour))
+                new = {name: split[name] for name in split if name in wanted and name not in runs}
                 if new:
-                    print(f"{path.name}: {len(new)} runs taken from {neighbour.name}", file=sys.stderr)
+                    print(
+                        f"{path.name}: {len(new)} runs taken from {neighbour.parent.name}/{neighbour.name}",
+                        file=sys.stderr,
+                    )
                 runs |= new
     return runs
 
 
 def _trained(
-    sweep: Sweep,
-    physics: Physics,
-    groups: Mapping[str, list[Point]],
-    rates: Mapping[str, list[float]],
-    device: str,
-    scheduler: str | None,
-    parts: Path,
-    progress: Callable[..., object],
+    tasks: Mapping[str, ensemble.Task], scheduler: str | None, parts: Path, progress: Callable[..., object]
 ) -> Generator[tuple[str, xr.Dataset | Exception], None, None]:
-    """Each group's name with its history, or with what it failed of on a cluster; what fails here is raised."""
-    if not groups:
+    """Each task's name with its history, or with what it failed of on a cluster; what fails here is raised."""
+    if not tasks:
         return
-    train = partial(ensemble.trained, sweep, physics=physics, device=device)
+    sweep, device = next(iter(tasks.values())).sweep, next(iter(tasks.values())).device
     with contextlib.ExitStack() as stack:
         if scheduler is None:
             from dask.system import CPU_COUNT  # knows the share of the cores that a container has
 
             torch.set_num_threads(cores := min(torch.get_num_threads(), CPU_COUNT))
             # No more threads than members are of use to a group: what a large machine has beyond that trains others.
-            at_once = min(len(groups), cores // max(map(len, groups.values())))
-            sizes = [layer_sizes(sweep, p.dataset) for group in groups.values() for p in group]
-            work = ensemble.images_a_run(sweep) * sum(a * b for size in sizes for a, b in itertools.pairwise(size))
+            at_once = min(len(tasks), cores // max(len(task.group) for task in tasks.values()))
+            sizes = {name: layer_sizes(sweep, name) for name in sweep.dataset}
+            conductances = {name: sum(a * b for a, b in itertools.pairwise(sizes[name])) for name in sizes}
+            work = sum(task.images * conductances[task.group[0].dataset] for task in tasks.values())
             if device != "cpu" or work < WORTH_PROCESSES or at_once < 2:
-                for name, group in groups.items():
-                    checkpoint = parts / f"{name}.checkpoint"
-                    yield name, train(group, rates[group[0].dataset], checkpoint=checkpoint, progress=progress)
+                for name, task in tasks.items():
+                    yield name, task.trained(parts / f"{name}.checkpoint", progress)
                 return
             scheduler = stack.enter_context(pool.of_this_machine(at_once, cores // at_once))
         client = stack.enter_context(pool.connected(scheduler))
         pool.refuse_misfits(client, scheduler, sweep.dataset, device)
-        yield from pool.trained(client, scheduler, sweep, physics, groups, rates, device, parts, progress)
+        yield from pool.trained(client, scheduler, tasks, parts, progress)
 
 
 def _failure(path: Path, groups: Mapping[str, Sequence[Point]], failed: Mapping[str, Exception]) -> pool.ClusterError:
@@ -227,9 +224,7 @@ def _failure(path: Path, groups: Mapping[str, Sequence[Point]], failed: Mapping[
         first, runs = groups[name][0], len(groups[name])
         which = f"{first.dataset}, {first.averaging} averaging, N = {first.samples}, seed {first.seed}"
         lines.append(f"  {which} ({runs} runs): {type(error).__name__}: {error}")
-    failure = pool.ClusterError("\n".join(lines))
-    failure.__cause__ = next(iter(failed.values()))
-    return failure
+    return pool.ClusterError("\n".join(lines))
 
 
 def complete_store(
@@ -245,26 +240,24 @@ def stored_facts(
     path: Path, facts: Mapping[str, object], complete: Callable[[xr.Dataset], object] = bool, replace: bool = False
 ) -> xr.Dataset | None:
     """The store at `path` if it records just these facts and is complete; StoreError if it records others."""
-    if (known := store.read_own(path)) is None:
+    if (ds := store.read_own(path)) is None:
         return None
-    if (recorded := store.parameters(known)) == facts:
-        return known if complete(known) else None
+    if (recorded := store.parameters(ds)) == facts:
+        return ds if complete(ds) else None
     if replace:
         return None
-    raise StoreError(
-        f"{path}: holds another experiment ({_difference(recorded, facts)}), which would be lost; "
-        "name another file, or say that it may be replaced (replace=True)"
-    )
+    raise _refusal(path, "another experiment", recorded, facts)
 
 
 def memoised(stored: Callable[[], xr.Dataset | None], path: Path, compute: Callable[[str], xr.Dataset]) -> xr.Dataset:
     """What `stored` reads from the store at `path`, else what `compute` makes under a bar of the store's name."""
-    if (known := stored()) is not None:
-        return known
+    if (ds := stored()) is not None:
+        return ds
     with store_lock(path):
-        if (known := stored()) is not None:
-            return known
+        if (ds := stored()) is not None:
+            return ds
         store.write(compute(path.stem), path)
+        shutil.rmtree(path.with_suffix(".parts"), ignore_errors=True)  # what a sweep kept before it was whole
     return store.read(path)
 
 
@@ -275,12 +268,10 @@ def run_several(
 
     Each has a store `<stem>.<network>.nc`; a network of which nothing is finished is left out.
     """
-    several = validated(Comparison, comparison)
-    computed = several.wanted()
-    stores: dict[str, xr.Dataset] = {}
+    several, stores = validated(Comparison, comparison), dict[str, xr.Dataset]()
     for name, sweep in several.networks.items():
         path = Path(f"{stem}.{name}.nc").expanduser()
-        ds = run(sweep, path, scheduler=scheduler) if name in computed else finished_runs(sweep, path)
+        ds = run(sweep, path, scheduler=scheduler) if name in several.wanted() else finished_runs(sweep, path)
         if ds is not None:
             stores[name] = ds
     return stores
@@ -296,15 +287,11 @@ def finished_runs(parameters: Sweep | Mapping[str, object], path: str | Path) ->
     path, physics = Path(path).expanduser(), Physics()
     if (whole := stored_runs(path, sweep, physics)) is not None:
         return whole
-    known = store.read_own(path)
-    runs = {} if known is None else grid.split(known)
-    wanted, parts = set(run_ids(sweep).values()), path.with_suffix(".parts").glob("*.nc")
-    for part in map(store.read_if_sound, parts):
-        runs |= {} if part is None else {n: run for n, run in grid.split(part).items() if n in wanted and n not in runs}
-    if not runs:
+    if not (runs := _at_hand(path, set(run_ids(sweep).values()))):
         return None
-    if known is not None and set(runs) == set(grid.split(known)) and store.parameters(known) == settings(sweep):
-        return known
+    ds = store.read_own(path)
+    if ds is not None and set(runs) == set(grid.split(ds)) and store.parameters(ds) == settings(sweep):
+        return ds
     rates = {name: ensemble.layer_rates(sweep, name, "cpu") for name in sweep.dataset}
     merged = grid.merge(sweep, physics, runs, rates)
     with contextlib.suppress(Timeout), FileLock(path.with_suffix(".lock"), timeout=0):

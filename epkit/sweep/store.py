@@ -192,23 +192,22 @@ def _machine() -> str:
 
 def origin(dataset: xr.Dataset) -> pd.DataFrame:
     """Where a store's numbers come from, as a table to show in a notebook."""
-    facts = {
-        name: dataset.attrs.get(name, "not recorded")
-        for name in ("source", "packages", "machine", "data_sha256", "parameters_sha256")
-    }
+    names = ("source", "packages", "machine", "data_sha256", "parameters_sha256")
+    facts = {name: dataset.attrs.get(name, "not recorded") for name in names}
     if "run" in dataset:
         minutes, done = float(dataset.wall_time.sum()) / 60, int((dataset.run != "").sum())
         planned = f" of {dataset.run.size}" if done < dataset.run.size else ""
         facts["runs"] = f"{done}{planned}, {minutes:.1f} minutes of computing in all"
+    if "makers" in dataset.attrs:  # run by run, for some may come from another store
+        counts = dataset["maker"].to_series().value_counts()
+        facts |= {f"made {counts.get(k, 0)} runs": maker for k, maker in enumerate(makers(dataset))}
     return pd.DataFrame({"": facts})
 
 
 def _version() -> str:
     """Of the checkout, which need not be installed, or of the package."""
     project = CHECKOUT / "pyproject.toml"
-    if not project.exists():
-        return version("epkit")
-    return tomllib.loads(project.read_text(encoding="utf-8"))["project"]["version"]
+    return tomllib.loads(project.read_text("utf-8"))["project"]["version"] if project.exists() else version("epkit")
 
 
 def code_version() -> str:
