@@ -1,6 +1,7 @@
 """The committed results: whole, and what the committed code computes."""
 
 import hashlib
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import numpy as np
@@ -43,3 +44,13 @@ def test_a_committed_run_computed_again_gives_its_numbers(tmp_path):
     # equal on the machine that made them; elsewhere sums are rounded otherwise
     np.testing.assert_allclose(again.train_error, before.train_error, atol=0.01)
     np.testing.assert_allclose(again.test_error, before.test_error, atol=0.03)
+
+
+def test_an_environment_of_the_locked_packages_alone_will_do(monkeypatch):
+    """As `make` builds it: epkit is imported from the checkout, and not installed."""
+
+    def version(name):
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(store, "version", version)
+    assert store.maker("eager").startswith("epkit 0.1.0, ")

@@ -175,7 +175,7 @@ def recorded(settings: Mapping[str, object]) -> dict[str, str]:
 
 def maker(engine: str) -> str:
     """What this process is as the maker of a run: code, machine and engine."""
-    return f"epkit {version('epkit')}, {code_version()}; {_machine()}; engine {engine}"
+    return f"epkit {_version()}, {code_version()}; {_machine()}; engine {engine}"
 
 
 def makers(dataset: xr.Dataset) -> list[str]:
