@@ -20,6 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
+from typing import Any
 
 import click
 import nbformat
@@ -28,7 +29,8 @@ import papermill
 import xarray as xr
 from dask.system import CPU_COUNT
 from jupyter_client.kernelspec import KernelSpecManager
-from jupyter_client.manager import KernelManager
+from jupyter_client.manager import AsyncKernelManager
+from jupyter_core.utils import run_sync
 from pydantic import BaseModel
 
 from . import data
@@ -66,6 +68,24 @@ README, MARKS = (
 
 class KernelDied(RuntimeError):
     """The process that executes a notebook can't be started, or ended, twice; the message names the notebook."""
+
+
+class Kernel(AsyncKernelManager):
+    """A kernel that runs one notebook or several; nbclient sees only an asynchronous one die."""
+
+    started = False
+    open_client: Any = None
+
+    def client(self, **options: Any) -> Any:
+        self.open_client = super().client(**options)
+        return self.open_client
+
+    def close_client(self) -> None:
+        """Close what nbclient leaves open of a kernel that is not its own."""
+        if self.open_client is not None:
+            self.open_client.stop_channels()
+            self.open_client.context.destroy(linger=0)
+            self.open_client = None
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -183,7 +203,7 @@ def figures(profile: str, fallback: str | None = None, fresh: bool = False, sche
 
 def _up_to_date(
     work: dict[str, BaseModel], folder: Path, settings: dict[str, str | None], fresh: bool,
-    name: str, kernel: KernelManager | None = None,
+    name: str, kernel: Kernel | None = None,
 ) -> None:  # fmt: skip
     """Execute a notebook unless its last execution is of the same inputs, and did not have to be `fresh`."""
     source, executed = NOTEBOOKS / f"{name}.ipynb", folder / f"{name}.ipynb"
@@ -198,9 +218,9 @@ def _up_to_date(
     execute(source, executed, settings, inputs, kernel)
 
 
-def _at_once(renew: Callable[[str, KernelManager], None], names: Iterable[str]) -> None:
+def _at_once(renew: Callable[[str, Kernel], None], names: Iterable[str]) -> None:
     """Notebooks that only draw, a few at a time, in kernels that go on to the next: imports take half of the time."""
-    idle: SimpleQueue[KernelManager] = SimpleQueue()
+    idle: SimpleQueue[Kernel] = SimpleQueue()
 
     def draw(name: str) -> None:
         kernel = idle.get()
@@ -216,14 +236,14 @@ def _at_once(renew: Callable[[str, KernelManager], None], names: Iterable[str]) 
 
 
 @contextlib.contextmanager
-def kernels(number: int = 1) -> Iterator[list[KernelManager]]:
+def kernels(number: int = 1) -> Iterator[list[Kernel]]:
     """Managers of kernels that are not started yet; none outlives the block.
 
     Each runs the interpreter that runs this, whatever kernelspec is installed as python3, and starts clean: without
     the reader's IPython settings, startup files and history.
     """
     specs = KernelSpecManager(kernel_dirs=[])  # leaves ipykernel's own
-    managers = [KernelManager(kernel_name="python3", kernel_spec_manager=specs) for _ in range(number)]
+    managers = [Kernel(kernel_name="python3", kernel_spec_manager=specs) for _ in range(number)]
     with tempfile.TemporaryDirectory(prefix="epkit-", ignore_cleanup_errors=True) as folder:
         for manager in managers:
             assert manager.kernel_spec
@@ -233,7 +253,7 @@ def kernels(number: int = 1) -> Iterator[list[KernelManager]]:
         finally:
             for manager in managers:
                 if manager.has_kernel:
-                    manager.shutdown_kernel(now=True)
+                    run_sync(manager.shutdown_kernel)(now=True)
 
 
 def planned(profile: str) -> dict[str, BaseModel]:
@@ -261,7 +281,7 @@ def execute(
     target: Path,
     parameters: dict,
     inputs: Callable[[], str] | None = None,
-    kernel: KernelManager | None = None,
+    kernel: Kernel | None = None,
 ) -> None:
     """Run a notebook by papermill, in a new kernel or in `kernel`; `target` is replaced when it has run to its end.
 
@@ -269,7 +289,8 @@ def execute(
     raises PapermillExecutionError. A kernel that dies is replaced once, for what it finished is in the store; then
     KernelDied. StoreError if `target` can't be written.
     """
-    if kernel is None:
+    # A manager starts one kernel, and no other when that has died.
+    if kernel is None or (kernel.started and not run_sync(kernel.is_alive)()):
         with kernels() as (own,):
             return execute(source, target, parameters, inputs, own)
     with replacing(target) as temporary:
@@ -293,7 +314,7 @@ def execute(
 
 
 def _executed(
-    source: Path, target: Path, parameters: dict, kernel: KernelManager, again: bool = True
+    source: Path, target: Path, parameters: dict, kernel: Kernel, again: bool = True
 ) -> nbformat.NotebookNode:
     """What papermill makes, and writes to `target`; a kernel that dies is replaced if `again`."""
     try:
@@ -312,15 +333,17 @@ def _executed(
         if not again:
             raise KernelDied(f"{died}. The same command goes on from there.") from error
         print(f"{died}. Once more.", file=sys.stderr)
-        if kernel.has_kernel:
-            kernel.shutdown_kernel(now=True)
-        return _executed(source, target, parameters, kernel, again=False)
+        with kernels() as (another,):
+            return _executed(source, target, parameters, another, again=False)
+    finally:
+        kernel.close_client()
 
 
-def _make_ready(kernel: KernelManager) -> None:
+def _make_ready(kernel: Kernel) -> None:
     """Start a kernel, or empty it of what the last notebook left."""
-    if not (kernel.has_kernel and kernel.is_alive()):
-        kernel.start_kernel(cwd=str(CHECKOUT), extra_arguments=KERNEL_ARGUMENTS)
+    if not kernel.has_kernel:
+        run_sync(kernel.start_kernel)(cwd=str(CHECKOUT), extra_arguments=KERNEL_ARGUMENTS)
+        kernel.started = True
         return
     client = kernel.blocking_client()
     client.start_channels()

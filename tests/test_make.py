@@ -10,8 +10,9 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 
-def make(*arguments, folder=ROOT):
+def make(*arguments, folder=ROOT, **variables):
     environment = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "VENV")}
+    environment |= variables
     return subprocess.run(
         ["make", *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=60, check=False
     )
@@ -68,3 +69,15 @@ def test_a_profile_of_no_name_is_refused(venv):
     done = make("figures", "PROFILE=", f"VENV={venv}")
     assert done.returncode
     assert "profile = '': no such profile; there are digits, paper, quick, smoke, study" in done.stderr
+
+
+@pytest.mark.parametrize("target", ["test", "validate"])
+def test_notebooks_are_compared_in_clean_kernels_of_this_environment(venv, target):
+    python = venv / "bin" / "python"
+    python.write_text(python.read_text() + f'echo "$IPYTHONDIR;$PYTHONSTARTUP;$*" >> "{venv}/clean"\n')
+    environment = {"IPYTHONDIR": "/mine", "PYTHONSTARTUP": "/mine.py"}
+    assert make(target, f"VENV={venv}", **environment).returncode == 0
+    folder, startup, arguments = (venv / "clean").read_text().split(";")
+    assert folder == str(ROOT / ".cache" / "ipython")
+    assert not startup
+    assert "--nbval-current-env" in arguments

@@ -1,16 +1,21 @@
 """Every notebook by papermill at profile smoke, and what must be true of the committed ones."""
 
 import ast
+import json
 import os
+import platform
+import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import nbformat
 import pytest
 
 from epkit import __main__ as execute
+from epkit.files import StoreError
 from epkit.sweep import inputs
 from epkit.sweep.parameters import ParameterError, Summary
 
@@ -166,3 +171,151 @@ def test_a_failing_notebook_keeps_the_old_result_and_shows_the_new_one(tmp_path)
         execute.execute(tmp_path / "source.ipynb", tmp_path / "target.ipynb", {})
     assert (tmp_path / "target.ipynb").read_text() == "the old result"
     assert "ZeroDivisionError" in (tmp_path / "target.failed.ipynb").read_text()
+
+
+@pytest.fixture
+def one_notebook(tmp_path, monkeypatch):
+    """params/smoke with notebook 02 alone, in a folder where results go too; the profile's file is returned."""
+    folder = tmp_path / "params" / "smoke"
+    folder.mkdir(parents=True)
+    for name in ("base.yaml", "02_critical_limit.yaml"):
+        shutil.copy(ROOT / "params" / "smoke" / name, folder)
+    monkeypatch.setenv("EPKIT_PARAMS", str(tmp_path / "params"))
+    return folder / "02_critical_limit.yaml"
+
+
+def test_kernels_are_of_this_interpreter_and_start_clean(one_notebook, tmp_path, monkeypatch):
+    """Whatever kernelspec, startup files and settings the reader has."""
+    spec = {"argv": ["/gone/bin/python", "-f", "{connection_file}"], "display_name": "gone", "language": "python"}
+    for path, text in {
+        "jupyter/kernels/python3/kernel.json": json.dumps(spec),
+        "ipython/profile_default/startup/mine.py": "raise SystemExit('startup')",
+        "ipython/profile_default/ipython_config.py": "c.InteractiveShellApp.exec_lines = ['print(\"mine\")']",
+        "pythonstartup.py": "import pandas; pandas.set_option('display.max_rows', 2)",
+    }.items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(text)
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    monkeypatch.setenv("PYTHONSTARTUP", str(tmp_path / "pythonstartup.py"))
+    code = "import sys, pandas\nprint([sys.executable, pandas.get_option('display.max_rows')])"
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)]), tmp_path / "source.ipynb")
+    execute.execute(tmp_path / "source.ipynb", tmp_path / "target.ipynb", {})
+    outputs = nbformat.read(tmp_path / "target.ipynb", as_version=4).cells[-1].outputs
+    assert [output.text for output in outputs] == [f"{[sys.executable, 60]}\n"]
+
+
+def test_a_kernel_that_cannot_be_started_is_told_by_its_name(tmp_path, monkeypatch):
+    async def start(*_, **__):
+        raise OSError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(execute.Kernel, "start_kernel", start)
+    with pytest.raises(execute.KernelDied, match=r"source: no kernel can be started \(Resource temporarily unavail"):
+        execute.execute(tmp_path / "source.ipynb", tmp_path / "target.ipynb", {})
+
+
+def test_from_another_folder_all_lands_in_one(one_notebook, tmp_path):
+    """A relative EPKIT_RESULTS is one of the caller's; a terminal without Greek letters and an unknown user will do."""
+    unknown = (
+        "import os, pwd, runpy, sys\nos.environ.pop('HOME', None)\n"
+        "def getpwuid(uid): raise KeyError(uid)\npwd.getpwuid = getpwuid\n"
+        "sys.argv = ['epkit', 'figures', '--profile', 'smoke']\nrunpy.run_module('epkit', run_name='__main__')\n"
+    )
+    environment = os.environ | {"EPKIT_RESULTS": "out", "PYTHONIOENCODING": "ascii", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", unknown], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "a critical limit exists" in done.stdout
+    assert "Traceback" not in done.stderr
+    assert {path.name for path in (tmp_path / "out" / "smoke").iterdir() if path.suffix != ".lock"} == {
+        "02_critical_limit.nc", "02_critical_limit.ipynb", "figures",
+    }  # fmt: skip
+
+
+def test_a_summary_of_nothing_is_an_error(tmp_path, monkeypatch):
+    monkeypatch.setenv("EPKIT_RESULTS", str(tmp_path))
+    with pytest.raises(StoreError, match=f"^{tmp_path}/smoke: holds no store"):
+        execute.summary("smoke", execute.verdicts("smoke"), "", 0.0)
+
+
+def test_another_experiments_stores_are_refused_or_set_aside(one_notebook, tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "out" / "smoke"
+    monkeypatch.setenv("EPKIT_RESULTS", str(folder.parent))
+    assert execute.main(["figures", "--profile", "smoke"]) == 0
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    one_notebook.write_text(one_notebook.read_text() + "beta: 0.07\n")
+    capsys.readouterr()
+    assert execute.main(["figures", "--profile", "smoke"]) == 1
+    message, ways = capsys.readouterr().err.splitlines()
+    assert message.startswith(f"{folder / '02_critical_limit.nc'}: holds ")
+    assert "runs of another experiment (beta: " in message
+    assert message.endswith("0.07 now); params/smoke/02_critical_limit.yaml on base.yaml asks for it")
+    assert "`make recompute PROFILE=smoke` sets the profile's stores aside" in ways
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    for name in ("02_critical_limit.nc.old", "02_critical_limit.nc.old2"):
+        assert execute.main(["figures", "--profile", "smoke", "--fresh"]) == 0
+        assert f"02_critical_limit.nc: set aside as {name}\n" in capsys.readouterr().out
+    assert (folder / "02_critical_limit.nc.old").read_bytes() == before[folder / "02_critical_limit.nc"]
+
+
+def test_a_signal_ends_it_like_ctrl_c_and_leaves_nothing(one_notebook, tmp_path):
+    folder = tmp_path / "out" / "smoke"
+    folder.mkdir(parents=True)
+    killed = subprocess.Popen([sys.executable, "-c", ""])
+    killed.wait()
+    node = platform.node()
+    leftover, foreign, own = (
+        folder / f".02_critical_limit.ipynb.{name}.ipynb"
+        for name in (f"{node}.{killed.pid}", f"elsewhere.{killed.pid}", f"{node}.{os.getpid()}")
+    )
+    for path in (leftover, foreign, own):
+        path.touch()
+    environment = os.environ | {"EPKIT_RESULTS": str(folder.parent), "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "epkit", "figures", "--profile", "smoke"]
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    temporary = folder / f".02_critical_limit.ipynb.{node}.{process.pid}.ipynb"
+    deadline = time.monotonic() + 60
+    while not temporary.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert temporary.exists()
+    process.terminate()
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert said.count("Interrupted. What was finished is kept; the same command goes on from there.\n") == 1
+    assert "Traceback" not in said
+    assert not temporary.exists()
+    assert not leftover.exists()
+    assert foreign.exists(), "of another machine"
+    assert own.exists(), "of a process that lives"
+
+
+def test_too_few_open_files_are_told_by_their_name(tmp_path):
+    environment = os.environ | {"EPKIT_RESULTS": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    command = f"ulimit -n 40; '{sys.executable}' -m epkit figures --profile smoke"
+    done = subprocess.run(["sh", "-c", command], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == (
+        "Error: too many open files (EMFILE): the limit is 40, kernels need 256; `ulimit -n 256` or a new shell\n"
+    )
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_misspelt_variable_is_one_line(monkeypatch, capsys):
+    monkeypatch.setenv("EPKIT_OFLINE", "1")
+    for command in ("data", "figures", "notebooks"):
+        assert execute.main([command]) == 1
+        line = "EPKIT_OFLINE: no such environment variable; did you mean EPKIT_OFFLINE?\n"
+        assert capsys.readouterr() == ("", line)
+
+
+def test_the_first_lines_of_readme_print_what_they_promise(tmp_path):
+    source = execute.README.read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", source], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    lines = re.findall(r"noise of (\S+) V: test error (\S+)%", done.stdout)
+    assert [sigma for sigma, _ in lines] == ["0.0", "0.1"]
+    assert float(lines[0][1]) < 30 < float(lines[1][1])
