@@ -70,6 +70,9 @@ notebooks: env  ## refresh the committed, executed notebooks from the committed 
 # kernels start without the settings and startup files of whoever calls it
 test validate faults: export IPYTHONDIR := $(CURDIR)/.cache/ipython
 test validate faults: export PYTHONSTARTUP :=
+test validate faults: .cache/ipython
+.cache/ipython:
+	@mkdir -p $@
 
 test: env  ## unit tests, every notebook at profile smoke, and `validate`
 	$(PY) -m pytest $(NBVAL) tests notebooks

@@ -302,10 +302,10 @@ def test_too_few_open_files_are_told_by_their_name(tmp_path):
 
 
 def test_a_misspelt_variable_is_one_line(monkeypatch, capsys):
-    monkeypatch.setenv("EPKIT_OFLINE", "1")
+    monkeypatch.setenv("EPKIT_DATA_MIROR", "1")
     for command in ("data", "figures", "notebooks"):
         assert execute.main([command]) == 1
-        line = "EPKIT_OFLINE: no such environment variable; did you mean EPKIT_OFFLINE?\n"
+        line = "EPKIT_DATA_MIROR: no such environment variable; did you mean EPKIT_DATA_MIRROR?\n"
         assert capsys.readouterr() == ("", line)
 
 
