@@ -43,11 +43,11 @@ from .study.tables import in_a_line, in_words
 from .sweep import pool, store
 from .sweep.inputs import BASE, NOTEBOOKS, experiment, profile_folder, profile_settings
 from .sweep.parameters import Checked, Comparison, Mechanism, Oracles, Summary, Sweep, validated
-from .sweep.runs import complete_store
+from .sweep.runs import OtherExperiment, complete_store
 
 # What epkit refuses in words; raised in a notebook, it needs no traceback of the kernel's.
 REFUSALS = ParameterError, StoreError, data.DataUnavailable, pool.ClusterError
-PLAIN = [refusal.__name__ for refusal in (*REFUSALS, store.Damaged)]
+PLAIN = [refusal.__name__ for refusal in (*REFUSALS, OtherExperiment, store.Damaged)]
 Experiment = Sweep | Mechanism | Oracles
 DRAWN_AT_ONCE = 4  # notebooks at most, where none has anything to compute
 KERNEL_ANSWERS = 120  # seconds at most
@@ -444,11 +444,8 @@ def _lacking(work: dict[str, BaseModel], folder: Path) -> list[Experiment]:
         try:
             if _stored(folder / file, wanted) is None:
                 lacking.append(wanted)
-        except StoreError as error:
-            what, other, _ = str(error).partition(", which would be lost")
-            if not other:
-                raise
-            foreign.append(f"{what}; params/{folder.name}/{file.split('.')[0]}.yaml on {BASE} asks for it")
+        except OtherExperiment as error:
+            foreign.append(f"{error.content}; params/{folder.name}/{file.split('.')[0]}.yaml on {BASE} asks for it")
     if foreign:
         ways = (
             f"Nothing was computed or changed. `make recompute PROFILE={folder.name}` sets the profile's stores aside "

@@ -41,6 +41,16 @@ IMAGES = 64  # of the pass before training
 progress_bar = std.tqdm if os.environ.get("EPKIT_TERMINAL") else auto.tqdm
 
 
+class OtherExperiment(StoreError):
+    """A store holds what going on would lose; `content` says what, and what the two experiments disagree on."""
+
+    def __init__(self, content: str) -> None:
+        super().__init__(
+            f"{content}, which would be lost; name another file, or say that it may be replaced (replace=True)"
+        )
+        self.content = content
+
+
 def run(
     parameters: Sweep | Mapping[str, object],
     path: str | Path,
@@ -106,14 +116,11 @@ def stored_runs(path: Path, sweep: Sweep, physics: Physics, replace: bool = Fals
     return None
 
 
-def _refusal(path: Path, content: str, recorded: Mapping[str, object], wanted: Mapping[str, object]) -> StoreError:
+def _refusal(path: Path, content: str, recorded: Mapping[str, object], wanted: Mapping[str, object]) -> OtherExperiment:
     """What a store holds that would be lost, and what the two experiments disagree on."""
     names = [name for name in {**recorded, **wanted} if recorded.get(name) != wanted.get(name) and name != "sizes"]
     differences = (f"{n}: {short(recorded.get(n), 60)} there, {short(wanted.get(n), 60)} now" for n in names)
-    return StoreError(
-        f"{path}: holds {content} ({', '.join(differences)}), which would be lost; name another file, or say that it "
-        "may be replaced (replace=True)"
-    )
+    return OtherExperiment(f"{path}: holds {content} ({', '.join(differences)})")
 
 
 def _computed(sweep: Sweep, physics: Physics, path: Path, device: str, scheduler: str | None) -> xr.Dataset:
