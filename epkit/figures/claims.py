@@ -15,10 +15,12 @@ def verdict_counts(rows: pd.DataFrame) -> Figure:
     """
     kinds = {"supported": "C2", "undecided": "0.75", "contradicted": "C1"}
     names, setting = rows.claim.drop_duplicates().tolist(), rows.setting.fillna("primary")
-    titles = {"primary": "primary settings", "secondary": "other settings"}
-    titles |= {"another setting": "other networks\nor training"} if "another setting" in set(setting) else {}
-    networks = {network: network.replace(", ", "\n", 1) for network in setting if network not in titles}
-    titles |= networks
+    fixed = {
+        "primary": "primary settings", "secondary": "other settings",
+        "another setting": "other networks\nor training",
+    }  # fmt: skip
+    networks = {network: network.replace(", ", "\n", 1) for network in setting if network not in fixed}
+    titles = {kind: title for kind, title in fixed.items() if kind in set(setting)} | networks or {"primary": ""}
     figure, axes = canvas.blank(1, len(titles), (1.9, 0.45 * len(names) + 0.4), sharey=True, sharex=True)
     for ax, (network, title) in zip(axes[0], titles.items(), strict=True):
         panel = rows[setting == network]
