@@ -5,13 +5,13 @@ from collections.abc import Mapping
 from datetime import date
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict
 
 from ..ep.readout import Averaging
 from ..sweep.inputs import parameter_file
-from ..sweep.parameters import DatasetName, Network, Positive, Share, validated
+from ..sweep.parameters import Count, DatasetName, Network, Positive, Share, validated
 
 FIXED = Path(__file__).with_name("claims.yaml")  # a link to params/claims.yaml, which an installed epkit has with it
 
@@ -22,6 +22,7 @@ def _rising(ends: tuple[float, float]) -> tuple[float, float]:
     return ends
 
 
+Definition = Literal["half way", "midpoint", "onset"]  # of the level that the error crosses at the limit
 Range = Annotated[tuple[float, float], Strict(False), AfterValidator(_rising)]
 
 
@@ -118,6 +119,47 @@ class Deviation(Registered):
     reason: str
 
 
+class Family(Registered):
+    """A claim of the second registration, judged over all settings of its family that can be tested."""
+
+    paper: str
+    hypothesis: str
+    measure: str
+    family: str
+    holds: Literal["everywhere", "somewhere"]
+    inside: Range
+    contains: float | None = None
+
+
+class FamilyClaims(Registered):
+    """The claims of the second registration."""
+
+    limit: Family
+    value: Family
+    datasets: Family
+    scaling: Family
+    rescue: Family
+    accuracy: Family
+    beyond_tuning: Family
+    optimum: Family
+
+
+class Second(Registered):
+    """The second registration: what was known before it, and what is tested on fresh seeds and images."""
+
+    pilot: str
+    notebook: str
+    seeds: Count
+    averaging_seeds: Count
+    epochs: list[Count]
+    bracketed: Share
+    works: Share
+    definitions: list[Definition]
+    onset: Share
+    claims: FamilyClaims
+    deviations: list[Deviation]
+
+
 class Claims(Registered):
     """`params/claims.yaml`: hypotheses, measures and thresholds, fixed before the data."""
 
@@ -133,6 +175,7 @@ class Claims(Registered):
     published: ToleranceClaim
     exactness: ToleranceClaim
     deviations: list[Deviation]
+    second: Second
 
 
 @cache

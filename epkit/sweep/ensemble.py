@@ -69,11 +69,14 @@ class Images(NamedTuple):
 
 
 def data(network: Network, name: str) -> Images:
-    """The images that a network asks for; validated is on training images after those that are trained on."""
-    n = network.train_images
-    split = _loaded(name, n + (network.validation_images or 0), network.test_images)
-    validation = (split.x_train[n:], split.y_train[n:]) if network.validation_images else None
-    return Images((split.x_train[:n], split.y_train[:n]), (split.x_test, split.y_test), validation)
+    """The images that a network asks for; validated is on training images that are not trained on."""
+    n, first_test = network.train_images, network.first_test_image or 0
+    first, apart = network.first_validation_image or n, network.validation_images
+    split = _loaded(name, first + apart if apart else n, first_test + network.test_images)
+    validation = (split.x_train[first:], split.y_train[first:]) if apart else None
+    return Images(
+        (split.x_train[:n], split.y_train[:n]), (split.x_test[first_test:], split.y_test[first_test:]), validation
+    )
 
 
 @cache
@@ -163,7 +166,7 @@ def trained(
             *images.train,
             learning_rates=[rate * torch.tensor([p.learning_rate for p in group]) for rate in rates],
             readout=physics.readout(torch.tensor([p.sigma for p in group]), first.samples, first.averaging),
-            seed=first.seed,
+            seed=_stream(sweep, first.seed),
             test=images.test,
             validation=images.validation,
             state=state,
@@ -172,6 +175,13 @@ def trained(
         )
     wall_time = np.full(len(group), (time.perf_counter() - begun) / len(group))
     return history.assign(wall_time=("member", wall_time)).assign_attrs(maker=store.maker(history.attrs["engine"]))
+
+
+def _stream(network: Network, seed: int) -> int:
+    """What data order and noise are drawn from; a realisation of its own has a stream of its own."""
+    if network.realisation is None:
+        return seed
+    return int(np.random.SeedSequence((seed, network.realisation)).generate_state(1, np.uint32)[0])
 
 
 @contextlib.contextmanager
@@ -217,7 +227,7 @@ def untrained(sweep: Sweep, images: int) -> xr.Dataset:
     x, y = (values[:images] for values in data(sweep, name).train)
     sizes, rms = layer_sizes(sweep, name), []
     with one_thread(), nudge_too_strong():
-        for seed in range(sweep.seeds):  # one at a time, for wide ones take much memory
+        for seed in sweep.seed_numbers:  # one at a time, for wide ones take much memory
             net = DeepResistiveNetwork(sizes, input_gain=sweep.input_gain, seed=seed, dtype=getattr(torch, sweep.dtype))
             inputs, target = x.to(net.biases[0]), one_hot(y, sizes[-1]).to(net.biases[0])
             states = phases(net, inputs, target, **sweep.model_dump(include={"beta", "iterations", "estimator"}))
@@ -230,7 +240,7 @@ def untrained(sweep: Sweep, images: int) -> xr.Dataset:
             "voltage": (dims, voltage, {"units": "V", "long_name": free}),
             "response": (dims, response, {"units": "V", "long_name": f"{moved}, upper phase minus lower"}),
         },
-        {"seed": np.arange(sweep.seeds), "layer": np.arange(1, len(sizes))},
+        {"seed": sweep.seed_numbers, "layer": np.arange(1, len(sizes))},
     )
 
 

@@ -50,7 +50,7 @@ RUN = {"test_error", "train_error", "train_cost", "activity", "conductance", "di
 
 def axis(sweep: Sweep, name: str) -> list:
     """The values of one dimension of the grid."""
-    return list(range(sweep.seeds)) if name == "seed" else getattr(sweep, name)
+    return sweep.seed_numbers if name == "seed" else getattr(sweep, name)
 
 
 def run_ids(sweep: Sweep, physics: Physics | None = None) -> dict[Point, str]:

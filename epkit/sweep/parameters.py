@@ -12,7 +12,7 @@ import psutil
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict, StrictInt, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
-from ..data import INFO
+from ..data import INFO, Info
 from ..ep.learning import Estimator
 from ..ep.readout import Averaging
 from ..messages import ParameterError, hint, short, shown
@@ -40,6 +40,7 @@ MOST_LINES = 20  # of faults: who mixed up two lists need not read a line for ea
 MANY = 1_000_000  # more of anything is a slip of the keyboard
 Axis = AfterValidator(_distinct)
 Count = Annotated[StrictInt, Field(ge=1, le=MANY)]
+Place = Annotated[StrictInt, Field(ge=0, le=MANY)]  # in an order that begins with 0
 Width = Annotated[StrictInt, Field(ge=2, le=MANY), AfterValidator(_even)]
 # Strict, for `true` and texts are no numbers; and float32 must hold them.
 Number = Annotated[float, Strict(), Field(allow_inf_nan=False, le=1e38)]
@@ -71,6 +72,8 @@ class Network(Parameters):
     train_images: Count = 8000  # what KMNIST's t10k split holds; the same for every data set
     test_images: Count = 2000
     validation_images: Count | None = None  # training images set apart, on which choices are made; None: no such error
+    first_test_image: Place | None = None  # in the fixed order of `data.load`; None: 0
+    first_validation_image: Place | None = None  # likewise among the training images; None: after those trained on
     decay: Annotated[Number, Field(gt=0, le=1)] = 0.99  # of the learning rate, each epoch
     bias_rate: Annotated[Number, Field(ge=0)] = 1.0
     dtype: Literal["float32", "float64"] = "float32"
@@ -78,23 +81,39 @@ class Network(Parameters):
     looks: Count | None = None
     # Learning rate of each layer at eta = 1; None takes `relative_rates`, the rates that suit an untrained network.
     rates: list[Positive] | None = None
+    # Another realisation of data order and noise, with the same initial conductances; None: that of the seed itself.
+    realisation: Count | None = None
 
     def _check(self, names: Sequence[str], members: int) -> None:
         """ValueError where fields exclude one another, or ask for more than the data sets or the machine have."""
         if self.rates is not None and len(self.rates) != (layers := len(self.hidden) + 1):
             raise ValueError(f"rates = {shown(self.rates)}: {layers} are needed, one for each layer of weights")
         for info in (INFO[name] for name in names):
-            for field, most in (("train_images", info.n_train), ("test_images", info.n_test)):
+            most_tests = info.n_test - (self.first_test_image or 0)
+            if most_tests < 1:
+                place = f"first_test_image = {self.first_test_image}"
+                raise ValueError(f"{place}: {info.title} allows 0 to {info.n_test - 1}")
+            for field, most in (("train_images", info.n_train), ("test_images", most_tests)):
                 if (wanted := getattr(self, field)) > most:
                     raise ValueError(f"{field} = {wanted}: {info.title} allows 1 to {most}")
+            self._check_validation(info)
             sizes = (2 * math.prod(info.shape), *self.hidden, 10)
             conductances = members * sum(n * m for n, m in pairwise(sizes))
             check_memory("hidden", self.hidden, conductances * (8 if self.dtype == "float64" else 4), "conductances")
-            if self.train_images + (held_back := self.validation_images or 0) > info.n_train:
-                left = f"{info.n_train - self.train_images}, beside train_images = {self.train_images}"
-                raise ValueError(f"validation_images = {held_back}: {info.title} allows up to {left}")
         if self.batch_size > self.train_images:
             raise ValueError(f"batch_size = {self.batch_size}: allowed are 1 to train_images")
+
+    def _check_validation(self, info: Info) -> None:
+        """ValueError where the images to validate on are trained on too, or there are not as many."""
+        first = self.first_validation_image
+        if first is not None and (first < self.train_images or self.validation_images is None):
+            allowed = f"{self.train_images} or more, beside train_images, and with validation_images"
+            raise ValueError(f"first_validation_image = {first}: allowed are {allowed}")
+        place = self.train_images if first is None else first
+        if place + (held_back := self.validation_images or 0) > info.n_train:
+            before = f"train_images = {place}" if first is None else f"first_validation_image = {place}"
+            left = f"{max(0, info.n_train - place)}, beside {before}"
+            raise ValueError(f"validation_images = {held_back}: {info.title} allows up to {left}")
 
 
 class Sweep(Network):
@@ -105,7 +124,8 @@ class Sweep(Network):
     samples: Annotated[list[Count], Field(min_length=1), Axis] = [1]
     averaging: Annotated[list[Averaging], Field(min_length=1), Axis] = ["shortcut"]
     learning_rate: Annotated[list[Positive], Field(min_length=1), Axis] = [0.02]  # eta of `relative_rates`
-    seeds: Count = 3  # seeds 0 … seeds - 1
+    seeds: Count = 3  # how many, from the first on
+    first_seed: Place | None = None  # None: 0
 
     @model_validator(mode="after")
     def _possible(self) -> Sweep:
@@ -114,6 +134,11 @@ class Sweep(Network):
         runs = self.seeds * math.prod(len(axis) for axis in axes)
         check_memory("seeds", self.seeds, runs * self.epochs * len(self.hidden) * 16, f"results of {runs:,} runs")
         return self
+
+    @property
+    def seed_numbers(self) -> list[int]:
+        first = self.first_seed or 0
+        return list(range(first, first + self.seeds))
 
 
 class Comparison(Parameters):
