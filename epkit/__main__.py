@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 import tempfile
+import textwrap
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +25,6 @@ from typing import Any
 
 import click
 import nbformat
-import pandas as pd
 import papermill
 import xarray as xr
 from dask.system import CPU_COUNT
@@ -38,8 +38,7 @@ from .files import CHECKOUT, StoreError, digest, environment, remove_leftovers, 
 from .messages import ParameterError, hint, markdown
 from .reference.exactness import stored
 from .study.registration import FIXED
-from .study.report import primary_rows, verdict_table, verdicts, verdicts_at_published_size
-from .study.tables import in_a_line, in_words
+from .study.report import conclusion, evidence, judged_rows, page
 from .sweep import pool, store
 from .sweep.inputs import BASE, NOTEBOOKS, experiment, profile_folder, profile_settings
 from .sweep.parameters import Checked, Comparison, Mechanism, Oracles, Summary, Sweep, validated
@@ -54,10 +53,6 @@ KERNEL_ANSWERS = 120  # seconds at most
 # not that it uses TCP, nor that it is shut down; and no history
 KERNEL_ARGUMENTS = ["--IPKernelApp.log_level=CRITICAL", "--HistoryManager.hist_file=:memory:"]
 OPEN_FILES = 256  # what a few kernels and their sockets need
-BESIDE = (
-    "The same measures and thresholds on networks of the paper's own size (notebook 09), after the steps that each\n"
-    "row names. They were fixed for smaller networks, so these rows are a hint."
-)
 README_PROFILE = "study"  # whose verdicts README shows
 COMMITTED = ("quick", "study", "paper")  # profiles whose stores are
 README, MARKS = (
@@ -197,7 +192,7 @@ def figures(profile: str, fallback: str | None = None, fresh: bool = False, sche
             renew(name)
     else:
         _at_once(renew, work)
-    print(summary(profile, verdicts(profile), note, time.monotonic() - started))
+    print(summary(profile, note, time.monotonic() - started))
     return 0
 
 
@@ -367,22 +362,18 @@ def _allow_open_files() -> None:
                 ) from None
 
 
-def summary(profile: str, table: pd.DataFrame, note: str, seconds: float) -> str:
-    """One screen: each claim's verdict with its numbers, and where figures and stores lie."""
+def summary(profile: str, note: str, seconds: float) -> str:
+    """One screen: a sentence a claim, computed from the stores, and where figures and stores lie."""
     folder = store.results(profile)
-    if table.empty and not any(folder.glob("*.nc")):
+    if not any(folder.glob("*.nc")):
         raise StoreError(f"{folder}: holds no store, so nothing can be said of any claim")
+    found = evidence(profile)
+    what = "registered sweeps" if found and found.fresh else "sweeps, which are exploratory,"
     lines = [
-        f"\n{note}Profile {profile}, {seconds / 60:.1f} min. Verdicts, computed from the stores (95 % intervals):\n"
+        f"\n{note}Profile {profile}, {seconds / 60:.1f} min. What its {what} say of the claims (95 % intervals):\n"
     ]
-    for claim, rows in table.groupby("claim", sort=False):
-        primary, rest = primary_rows(rows)
-        lines.append(f"  {claim}  (notebook {rows.notebook.iloc[0][:2]})")
-        lines += [
-            f"    {row.verdict:<13}{row.value:9.3g}  [{row.low:.3g}, {row.high:.3g}]  n={row.n}  {in_a_line(words)}"
-            for row, words in zip(primary.itertuples(), in_words(primary).to_dict("records"), strict=True)
-        ]
-        lines += [f"    {rest}"] * bool(rest)
+    wrap = textwrap.TextWrapper(110, initial_indent="  ", subsequent_indent="    ")
+    lines += [wrap.fill(text.replace("**", "")) for text in page(judged_rows(found), profile).sentence]
     lines.append(
         f"\nFigures: {_within_checkout(folder / 'figures')}   stores and executed notebooks: {_within_checkout(folder)}"
     )
@@ -399,10 +390,13 @@ def manifest() -> str:
 
 
 def results_table(profile: str) -> str:
-    """Markdown for README: notebook 05's page of verdicts, and what made the stores that they come from."""
-    claims = verdict_table(verdicts(profile))
-    beside = verdict_table(verdicts_at_published_size(profile)).drop(columns=["the paper", "beside it"])
-    rows = []
+    """Markdown for README: notebook 05's page, what we conclude, and what made the stores that they come from."""
+    found, rows = evidence(profile), []
+    said = page(judged_rows(found), profile)
+    sentences = [
+        f"{number}. {text} ([figure](results/{profile}/figures/{figure}.png))\n"
+        for number, (text, figure) in enumerate(zip(said.sentence, said.figure, strict=True), 1)
+    ]
     for name in planned(profile):
         stores = {path: store.read(path) for path in sorted(store.results(profile).glob(f"{name}*.nc"))}
         if not stores:
@@ -415,8 +409,9 @@ def results_table(profile: str) -> str:
         files = f"`results/{profile}/{f'{name}*.nc' if more else first.name}`" + f" ({1 + len(more)})" * bool(more)
         rows.append([f"`{name}`", files, f"{runs:,}", f"{minutes:,.0f}", " and ".join(makers)])
     columns = ["notebook, parameters", "stores", "runs", "minutes of computing", "made by"]
-    tables = [markdown(list(table.columns), table.to_numpy().tolist()) for table in (claims, beside)]
-    return f"{tables[0]}\n{BESIDE}\n\n{tables[1]}\n{markdown(columns, rows)}"
+    return (
+        f"{''.join(sentences)}\n### What we conclude\n\n{conclusion(found, said, profile)}\n{markdown(columns, rows)}"
+    )
 
 
 def _experiments(work: dict[str, BaseModel]) -> dict[str, Experiment]:

@@ -135,28 +135,6 @@ def test_pairs_and_the_claim():
     assert later.verdict[0] == "contradicted"
 
 
-def test_networks_that_saw_equally_many_images_are_judged_together():
-    one, other = synthetic.plateau(seeds=4), synthetic.plateau(seeds=4, rng=1)
-    facts = store.parameters(other) | {"train_images": 7500, "epochs": 8}
-    other = other.assign_coords(epoch=other.epoch * 8, dataset=["kmnist_t10k_split"]).assign(title=("dataset", ["K"]))
-    other = other.assign_attrs(parameters=json.dumps(facts))
-    table = study.judge_unregistered({"net-one": one, "net-other": other})
-    assert table.claim.value_counts().to_dict() == {
-        "a critical limit exists": 2, "the limit is the same on all data sets": 2,
-        "a finite uncertainty helps": 2, "the optimum lies close to the limit": 2,
-    }  # fmt: skip
-    assert (table.steps[table["note"] != "nothing to compare: one data set"] == 15000).all()
-    assert (table.setting == "not fixed").all()
-    alone = study.judge_unregistered({"net-one": one}).query("claim == 'a finite uncertainty helps'")
-    together = table[(table.claim == alone.claim.item()) & (table.dataset == alone.dataset.item())]
-    assert together.value.item() == alone.value.item() > 0
-    apart = study.judge_unregistered({"net-one": one, "net-longer": one.assign_coords(epoch=one.epoch * 2)})
-    assert (apart.note == "nothing to compare: one data set").sum() == 2
-    assert study.judge_unregistered({}).empty
-    two = study.judge_unregistered({"net": one.sel(sigma=[0.0, 5e-5])})
-    assert two.claim.tolist() == ["a finite uncertainty helps"]
-
-
 def test_what_a_store_is_its_parameters_say_and_not_its_name(tmp_path, monkeypatch):
     """Names that speak of other networks mislead nothing; only labels and file names contain them."""
     short, other = synthetic.plateau(), synthetic.plateau(rng=1)
@@ -177,14 +155,6 @@ def test_what_a_store_is_its_parameters_say_and_not_its_name(tmp_path, monkeypat
         store.write(ds, tmp_path / "mine" / f"{notebook}.{name}.nc")
     escapes = study.verdicts("mine")
     assert set(escapes.store) == {f"{notebook}.a-long.nc", f"{notebook}.b-float64.nc"}
-    assert set(escapes.figure) == {"09_escape_times.1024x3", "09_escape_times.64-32"}
-    judged = study.verdicts_at_published_size("mine").drop_duplicates("setting").set_index("setting")
-    assert judged.store.to_dict() == {
-        "1024x3, 60,000 images": f"{notebook}.a-long.nc",
-        "64-32, 60,000 images": f"{notebook}.b-float64.nc",
-        "1024x3, 600,000 images": f"{notebook}.1024x9-c.nc",
-    }
-    assert judged.figure.tolist() == ["09_errors_over_sigma", "09_errors_over_sigma", "09_longer"]
 
 
 def test_what_noise_has_gained_is_told_at_each_record():

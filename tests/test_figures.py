@@ -237,18 +237,19 @@ def test_a_figure_in_a_read_only_folder_is_shown_all_the_same(tmp_path, monkeypa
     assert not list(tmp_path.iterdir())
 
 
-def test_verdicts_are_counted_apart_by_kind_of_setting():
-    rows = [
-        ("helps", "supported", "primary"), ("helps", "undecided", "secondary"), ("helps", "undecided", "secondary"),
-        ("shortens", "contradicted", np.nan), ("helps", "supported", "1024x3, 600,000 images"),
-    ]  # fmt: skip
-    figure = figures.verdict_counts(pd.DataFrame(rows, columns=["claim", "verdict", "setting"]))
-    counted = {ax.get_title(): [text.get_text() for text in ax.texts] for ax in figure.axes}
-    assert counted == {  # of each verdict the claims in order
-        "primary settings": ["1", "", "", "", "", "1"], "other settings": ["", "", "2", "", "", ""],
-        "1024x3\n600,000 images": ["1", "", "", "", "", ""],
-    }  # fmt: skip
-    assert "600,000" in words(figure)
+def test_the_forest_shows_every_setting_that_can_be_tested():
+    rows = pd.DataFrame({
+        "claim": ["accuracy"] * 3 + ["datasets"], "dataset": ["MNIST"] * 3 + ["MNIST / KMNIST"],
+        "value": [0.1, 0.02, np.nan, 3.0], "low": [0.05, -0.01, np.nan, 2.5], "high": [0.15, 0.05, np.nan, 4.0],
+        "verdict": ["supported", "undecided", "not testable", "contradicted"],
+    })  # fmt: skip
+    verdicts = pd.DataFrame({"verdict": ["supported", "contradicted"]}, ["accuracy", "datasets"])
+    figure = figures.forest(rows, verdicts)
+    accuracy, datasets = figure.axes[:2]
+    assert "supported, 2 settings" in accuracy.get_title()
+    np.testing.assert_allclose(sorted(x for line in accuracy.lines for x in line.get_xdata()), [2, 10])  # points
+    assert datasets.get_xscale() == "log"
+    assert "contradicted, 1 setting" in datasets.get_title()
 
 
 def test_sample_images_of_two_sizes():

@@ -8,7 +8,8 @@ from .equilibrium_propagation import circuit, gradient_check, learning, relaxati
 from .critical_limit import conductances, error_over_sigma, signal_to_noise, training_curves, unit_activity
 from .clt_scaling import clt_scaling, collapse
 from .dataset_comparison import dataset_comparison, limit_ratios, sample_images
-from .claims import verdict_counts
+from .claims import forest
+from .confirmation import replication, scaling
 from .oracles import error_over_beta, real_diodes, rounding, stopping_early
 from .benefit_of_noise import choice_made_on, convergence, error_map, final_accuracies
 from .benefit_of_noise import noise_or_tuning, optimum_over_limit, rounding_control

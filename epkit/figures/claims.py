@@ -1,42 +1,67 @@
-"""The figure of notebook 05: what the stores say of each claim."""
+"""The figure of notebook 05: each claim's effect in every setting of its family, with intervals, on its own axis."""
+
+import textwrap
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
+from ..study.registration import registered_claims
+from ..study.report import SAID
 from . import canvas
 
+TICKS = (1e-5, 5e-5, 2e-4, 1e-3, 0.1, 0.5, 1, 2, 5, 10, 20)
+LOGARITHMIC = ("limit", "value", "datasets")  # claims on ratios or volts
+AXES = {
+    "limit": "10 to 90 % width, ratio of σ", "value": "σ_c (V)", "datasets": "ratio of the limits",
+    "scaling": "exponent of N", "rescue": "stuck runs fewer (%)", "accuracy": "points of error saved",
+    "beyond_tuning": "points of error saved", "optimum": "points of error saved",
+}  # fmt: skip
 
-def verdict_counts(rows: pd.DataFrame) -> Figure:
-    """Of each claim how many settings support it, leave it open or contradict it: a panel a kind of setting.
 
-    `rows` of `study.verdicts`, and of `study.verdicts_at_published_size`, whose settings are networks.
+def forest(rows: pd.DataFrame, verdicts: pd.DataFrame) -> Figure:
+    """A panel a claim: its effect in each setting that can be tested, by size, with 95 % interval.
+
+    `rows` of `study.judged_rows`, `verdicts` of `study.family_verdicts`. Grey: where the claim says that effects lie.
     """
-    kinds = {"supported": "C2", "undecided": "0.75", "contradicted": "C1"}
-    names, setting = rows.claim.drop_duplicates().tolist(), rows.setting.fillna("primary")
-    fixed = {
-        "primary": "primary settings", "secondary": "other settings",
-        "another setting": "other networks\nor training",
-    }  # fmt: skip
-    networks = {network: network.replace(", ", "\n", 1) for network in setting if network not in fixed}
-    titles = {kind: title for kind, title in fixed.items() if kind in set(setting)} | networks or {"primary": ""}
-    figure, axes = canvas.blank(1, len(titles), (1.9, 0.45 * len(names) + 0.4), sharey=True, sharex=True)
-    for ax, (network, title) in zip(axes[0], titles.items(), strict=True):
-        panel = rows[setting == network]
-        counts = pd.crosstab(panel.claim, panel.verdict).reindex(index=names, columns=list(kinds), fill_value=0)
-        left = np.zeros(len(names))
-        for kind, color in kinds.items():
-            bars = ax.barh(names, counts[kind], left=left, color=color, label=kind)
-            ax.bar_label(bars, [str(n) if n else "" for n in counts[kind]], label_type="center", fontsize="small")
-            left += counts[kind].to_numpy()
-        ax.set_title(title, fontsize="medium")
-        ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
-    axes[0, 0].invert_yaxis()
-    canvas.key(figure)
-    note = (
-        "number of settings: data sets, learning rates, ways of averaging; one may be judged in two ways",
-        "primary and other settings, and their thresholds, were fixed before the data",
-        *["the others: networks of notebook 09, by thresholds that were fixed for smaller ones"] * bool(networks),
-    )
-    return canvas.captioned(figure, "What the stores say of each claim", *note)
+    colours = {name: f"C{k}" for k, name in enumerate(rows.dataset.drop_duplicates())}
+    figure, axes = canvas.blank(-(-len(verdicts) // 4), 4, (2.6, 2.6))
+    for ax in axes.flat[len(verdicts) :]:
+        ax.set_axis_off()
+    for ax, (name, overall) in zip(axes.flat, verdicts.iterrows(), strict=False):
+        tested = rows[(rows.claim == name) & (rows.verdict != "not testable")]
+        _family(ax, str(name), tested.sort_values("value", ignore_index=True), colours)
+        title = textwrap.fill(SAID[str(name)].claim, 26)
+        ax.set_title(f"{title}:\n{overall.verdict}, {len(tested)} setting{'s' * (len(tested) != 1)}", fontsize="small")
+        ax.set_xlabel(AXES[str(name)], fontsize="small")
+    looks = {canvas.literally(name): {"color": colour, "lw": 2} for name, colour in colours.items()}
+    canvas.key(figure, looks)
+    return canvas.captioned(
+        figure, "What the claims say, and what is measured",
+        "bars: 95 % intervals over seeds of the settings that can be tested, by size; grey: what the claim says",
+        "a verdict is over the whole family: params/claims.yaml, second registration",
+    )  # fmt: skip
+
+
+def _family(ax: Axes, name: str, tested: pd.DataFrame, colours: dict[str, str]) -> None:
+    """The settings of one claim, in per cent where it is a share."""
+    claim = getattr(registered_claims().second.claims, name)
+    unit = SAID[name].unit
+    ax.axvspan(*(unit * np.array(claim.inside)), color="0.92", lw=0, zorder=-1)
+    for dataset, settings in tested.groupby("dataset", sort=False):
+        color, (width, size) = colours[str(dataset)], (2.0, 4.0) if len(tested) < 40 else (0.7, 1.5)
+        ax.hlines(settings.index, unit * settings.low, unit * settings.high, color=color, lw=width)
+        ax.plot(unit * settings.value, settings.index, "o", color=color, ms=size)
+    ends = [unit * claim.inside[0], *(unit * tested[["low", "high"]].to_numpy().ravel())]
+    ends += [unit * claim.inside[1]] * (name in (*LOGARITHMIC, "scaling"))
+    low, high = min(ends), max(ends)
+    if name in LOGARITHMIC:
+        ax.set(xscale="log", xlim=(low / 1.25, high * 1.25))
+        canvas.plain_ticks(ax.xaxis, [tick for tick in TICKS if low / 1.25 < tick < high * 1.25])
+    else:
+        ax.set_xlim(low - 0.08 * (high - low), high + 0.08 * (high - low))
+    if not len(tested):
+        ax.text(0.5, 0.5, "nothing can be tested", ha="center", transform=ax.transAxes, fontsize="small")
+    ax.set_yticks([])
+    ax.set_ylim(-1, max(1, len(tested)))

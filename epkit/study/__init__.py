@@ -15,11 +15,11 @@ from .claims import (
     claim_scaling,
     coverage,
     equivalent,
-    judge_unregistered,
     runs_like_reported,
     verdict,
 )
 from .diagnosis import all_diverged, diagnosis
+from .families import family_effects, family_rows, family_verdicts, scaling_limits
 from .intervals import geometric_interval, interval_text, mean_interval, t_interval
 from .limit import (
     at_limit,
@@ -53,18 +53,30 @@ from .plateau import (
 )
 from .prediction import power_law, predictions
 from .registration import Claim, registered_claims
-from .report import primary_rows, verdict_table, verdicts, verdicts_at_published_size
-from .tables import Table, in_a_line, in_words, rounded, whole
+from .report import (
+    best_accuracies,
+    conclusion,
+    evidence,
+    exploratory,
+    family_table,
+    first_registration,
+    judged_rows,
+    page,
+    settings_table,
+    verdicts,
+)
+from .tables import Table, in_words, rounded, whole
 
 __all__ = [
-    "Claim", "Table", "all_diverged", "architecture", "at_choice", "at_limit", "benefit_over_images", "beyond_tuning",
-    "choice_error", "claim_benefit", "claim_beyond_tuning", "claim_check", "claim_datasets", "claim_escape",
-    "claim_exactness", "claim_gradient", "claim_limit", "claim_optimum", "claim_published", "claim_scaling", "collapse",
-    "coverage", "critical_limit", "curve_distance", "diagnosis", "epochs_until", "equivalent", "escape", "escape_ratio",
-    "escape_table", "final_error", "first_and_longer", "first_setting", "geometric_interval", "grouped", "half_way",
-    "held_out_choice", "images_seen", "in_a_line", "in_words", "interval_text", "judge_unregistered", "learning_share",
-    "limit_ratio", "mean_interval", "median_escape", "noise_factors", "optimum", "power_law", "predictions",
-    "primary_rows", "registered_claims", "require", "rounded", "runs_like_reported", "scaling_exponent",
-    "share_escaped", "sigma_step", "star_over_limit", "t_interval", "training_steps", "verdict", "verdict_table",
-    "verdicts", "verdicts_at_published_size", "whole",
+    "Claim", "Table", "all_diverged", "architecture", "at_choice", "at_limit", "benefit_over_images",
+    "best_accuracies", "beyond_tuning", "choice_error", "claim_benefit", "claim_beyond_tuning", "claim_check",
+    "claim_datasets", "claim_escape", "claim_exactness", "claim_gradient", "claim_limit", "claim_optimum",
+    "claim_published", "claim_scaling", "collapse", "conclusion", "coverage", "critical_limit", "curve_distance",
+    "diagnosis", "epochs_until", "equivalent", "escape", "escape_ratio", "escape_table", "evidence", "exploratory",
+    "family_effects", "family_rows", "family_table", "family_verdicts", "final_error", "first_and_longer",
+    "first_registration", "first_setting", "geometric_interval", "grouped", "half_way", "held_out_choice",
+    "images_seen", "in_words", "interval_text", "judged_rows", "learning_share", "limit_ratio", "mean_interval",
+    "median_escape", "noise_factors", "optimum", "page", "power_law", "predictions", "registered_claims", "require",
+    "rounded", "runs_like_reported", "scaling_exponent", "scaling_limits", "settings_table", "share_escaped",
+    "sigma_step", "star_over_limit", "t_interval", "training_steps", "verdict", "verdicts", "whole",
 ]  # fmt: skip

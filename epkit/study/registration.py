@@ -117,6 +117,7 @@ class Deviation(Registered):
     date: Annotated[date, Strict(False)]
     change: str
     reason: str
+    fields: list[str] = []  # of the file, as patterns; none where the file says the same as before
 
 
 class Family(Registered):

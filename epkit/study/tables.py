@@ -1,6 +1,6 @@
 """Tables to read: shown whole, whatever pandas' options of the reader are."""
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable
 from html import escape
 
 import pandas as pd
@@ -48,15 +48,6 @@ def rounded(claims: pd.DataFrame) -> Table:
     facts = [f"{LABELS.get(name, name)}: {text[name].iloc[0]}" for name in common]
     caption = f"In all rows: {'; '.join(facts)}." if facts and len(text) else ""
     return Table(text.drop(columns=common).rename(columns=LABELS).reset_index(drop=True), caption)
-
-
-def in_a_line(row: Mapping[str, str]) -> str:
-    """A row of `in_words` as one line: what was measured, where, and what is to be noted."""
-    labels = {"learning_rate": "η = {}", "averaging": "{} averaging", "samples": "N = {}", "steps": "{} steps"}
-    names = ("measure", "dataset", "network", *labels)
-    return ", ".join(labels.get(name, "{}").format(row[name]) for name in names if row[name]) + (
-        f" ({row['note']})" * bool(row["note"])
-    )
 
 
 def in_words(claims: pd.DataFrame) -> pd.DataFrame:

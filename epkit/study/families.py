@@ -1,0 +1,253 @@
+"""The claims of the second registration, judged over whole families of settings.
+
+A family is what `params/claims.yaml` names under `second`: every data set, learning rate, time of training and
+definition of the limit that a claim could be read at. Effects are values of each seed over the dims of the family; a
+setting that cannot be tested has a reason. Errors, stores and intervals as in `limit`.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from .benefit import at_choice, beyond_tuning, held_out_choice, optimum
+from .claims import verdict
+from .intervals import geometric_interval, paired_share, t_interval
+from .limit import choice_error, critical_limit, final_error, scaling_exponent
+from .registration import Family, FamilyClaims, registered_claims
+
+OWN = "its own best"  # of each data set: the learning rate of least validation error without noise
+COLUMNS = ["claim", "dataset", "learning_rate", "definition", "epoch", "value", "low", "high", "n", "verdict",
+           "in the family", "reason"]  # fmt: skip
+VERDICTS = ["supported", "undecided", "contradicted", "not testable"]
+
+
+class Effect(NamedTuple):
+    """What a claim is judged by: `values` over its family and seed; `reason` over its family, "" where testable."""
+
+    values: xr.DataArray
+    reason: xr.DataArray
+    interval: Callable[..., xr.Dataset] = t_interval
+
+
+def family_effects(ds: xr.Dataset, averaging: xr.Dataset | None = None, controls: Sequence[xr.Dataset] = ()) -> dict:
+    """The `Effect` of each claim of the second registration, by name.
+
+    Args:
+        ds: a sweep over data sets, learning rates and sigma, with a record after each epoch.
+        averaging: a sweep over samples N, explicitly averaged; `controls`: sweeps of N = 1 with other realisations.
+    """
+    ds = ds.isel({dim: 0 for dim in ("averaging", "samples") if dim in ds.dims}, drop=True)
+    last = float(ds.epoch[-1])
+    times = [t for t in registered_claims().second.epochs if t in ds.epoch and t < last] + [last]
+    at_each = [ds.sel(epoch=[t]) for t in times]
+    error, choice = (
+        xr.concat([of(at) for at in at_each], xr.Variable("epoch", times)) for of in (final_error, choice_error)
+    )
+    limits = _limits(error, ds.chance)
+    effects = {
+        "limit": _width(limits), "value": _value(limits), "datasets": _ratios(limits, choice),
+        "rescue": _rescue(error, choice, ds.chance), "accuracy": _accuracy(error, choice, ds.chance),
+        "beyond_tuning": _beyond_tuning(error, choice, ds.chance),
+        "optimum": _optimum(error, choice, ds.chance, limits),
+    }  # fmt: skip
+    if averaging is not None:
+        effects["scaling"] = _scaling(averaging, controls)
+    return {name: effects[name] for name in FamilyClaims.model_fields if name in effects}
+
+
+def _limits(error: xr.DataArray, chance: xr.DataArray) -> xr.Dataset:
+    """`limit` (V) and `width` of each seed over the family's settings, and whether the network `learns` at all."""
+    second = registered_claims().second
+    of_each = [critical_limit(error, chance, definition=name, onset=second.onset) for name in second.definitions]
+    limits = xr.concat(of_each, xr.Variable("definition", second.definitions))
+    ran = error.notnull().any("sigma")
+    return limits[["limit", "width"]].assign(learns=limits.half.notnull(), ran=ran)
+
+
+def _few(bracketed: xr.DataArray, ran: xr.DataArray, learns: xr.DataArray, what: str = "limit") -> xr.DataArray:
+    """Why a limit can't be compared where too few of the seeds have what is needed for it."""
+    n, of = bracketed.sum("seed"), ran.sum("seed")
+    enough = (n >= registered_claims().second.bracketed * of) & (n > 1)
+    few = xr.apply_ufunc(lambda n, of: f"{n} of {of} seeds have a {what}", n, of, vectorize=True)
+    return xr.where(learns, xr.where(enough, "", few), "never learns")
+
+
+def _last(values: Any) -> Any:
+    return values.isel(epoch=[-1])
+
+
+def _width(limits: xr.Dataset) -> Effect:
+    first = _last(limits.sel(definition=["half way"]))
+    return Effect(first.width, _few(first.width.notnull(), first.ran, first.learns, "width"), geometric_interval)
+
+
+def _value(limits: xr.Dataset) -> Effect:
+    first = _last(limits.sel(definition=["half way"]))
+    return Effect(first.limit, _few(first.limit.notnull(), first.ran, first.learns), geometric_interval)
+
+
+def _ratios(limits: xr.Dataset, choice: xr.DataArray) -> Effect:
+    """Of each pair of data sets, at equal learning rates and with the own best of both."""
+    best = choice.sel(sigma=0, drop=True).mean("seed").fillna(np.inf).argmin("learning_rate")
+    own = limits.isel(learning_rate=best, drop=True).drop_vars("learning_rate", errors="ignore")
+    labels = [f"{rate:g}" for rate in limits.learning_rate.values]
+    rates = xr.concat(
+        [limits.assign_coords(learning_rate=labels), own.expand_dims(learning_rate=[OWN])], "learning_rate"
+    )
+    ratios, reasons, pairs = [], [], list(itertools.combinations(limits.dataset.values.tolist(), 2))
+    for a, b in (tuple(rates.sel(dataset=name, drop=True) for name in pair) for pair in pairs):
+        ratio = a.limit / b.limit
+        ratios.append(ratio)
+        reasons.append(_few(ratio.notnull(), a.ran & b.ran, a.learns & b.learns, "limit on both data sets"))
+    names = xr.Variable("dataset", [" / ".join(pair) for pair in pairs])
+    if not pairs:
+        nothing = rates.limit.isel(dataset=[0]).assign_coords(dataset=limits.dataset)
+        return Effect(
+            nothing * np.nan,
+            xr.full_like(nothing.isel(seed=0, drop=True), "a single data set", object),
+            geometric_interval,
+        )
+    return Effect(xr.concat(ratios, names), xr.concat(reasons, names), geometric_interval)
+
+
+def _works(error: xr.DataArray, chance: xr.DataArray, over: Sequence[str] = ("sigma",)) -> xr.DataArray:
+    """Why accuracies say little where the network hardly learns."""
+    lowest = error.mean("seed").min(over)
+    text = xr.apply_ufunc(lambda lowest: f"at best {1 - lowest:.0%} correct", lowest, vectorize=True)
+    return xr.where(lowest < registered_claims().second.works * chance, "", text)
+
+
+def _rescue(error: xr.DataArray, choice: xr.DataArray, chance: xr.DataArray) -> Effect:
+    error, choice = _last(error), _last(choice)
+    stuck = (error >= registered_claims().learns * chance).where(error.notnull())
+    quiet, noisy = stuck.sel(sigma=0, drop=True), stuck.sel(sigma=stuck.sigma > 0)
+    chosen = held_out_choice(choice.sel(sigma=choice.sigma > 0), ["sigma"])
+    rescued = quiet - at_choice(noisy, chosen, ["sigma"])
+    return Effect(rescued, xr.where((quiet == 1).any("seed"), "", "no run is stuck without noise"), paired_share)
+
+
+def _accuracy(error: xr.DataArray, choice: xr.DataArray, chance: xr.DataArray) -> Effect:
+    return Effect(optimum(error, choice).benefit, _works(error, chance))
+
+
+def _beyond_tuning(error: xr.DataArray, choice: xr.DataArray, chance: xr.DataArray) -> Effect:
+    return Effect(beyond_tuning(error, choice).difference, _works(error, chance, ("sigma", "learning_rate")))
+
+
+def _optimum(error: xr.DataArray, choice: xr.DataArray, chance: xr.DataArray, limits: xr.Dataset) -> Effect:
+    """The decade below the limit against all that lies below that decade, no noise among it."""
+    error, choice, first = _last(error), _last(choice), _last(limits.sel(definition="half way", drop=True))
+    limit = np.exp(np.log(first.limit).mean("seed"))
+    parts = (error.sigma < limit / 10, (error.sigma >= limit / 10) & (error.sigma <= limit))
+    below, decade = (at_choice(error, held_out_choice(choice.where(part), ["sigma"]), ["sigma"]) for part in parts)
+    works, few = _works(error, chance), _few(first.limit.notnull(), first.ran, first.learns)
+    reason = xr.where(works != "", works, few)
+    return Effect(below - decade, xr.where((reason == "") & ~parts[1].any("sigma"), "no σ in that decade", reason))
+
+
+def scaling_limits(ds: xr.Dataset, controls: Sequence[xr.Dataset] = ()) -> xr.DataArray:
+    """Limits (V) over (arm, samples, seed), from sweeps that are equally wide in sigma/sqrt(N) at every N.
+
+    The arm "read-outs" holds those of `ds`, explicitly averaged where it was. The arm "control" holds N = 1 with
+    several realisations of data order and noise, the first that of `ds`, taken for N = 1, 4, …: its exponent is 1/2.
+    """
+    ds = ds.sel(averaging="explicit" if "explicit" in ds.averaging else ds.averaging[0], drop=True)
+    counts, swept = ds.samples.values, ds.sigma.values[ds.sigma.values > 0]
+    low, high = swept.min() / counts.min() ** 0.5 * (1 - 1e-6), swept.max() / counts.max() ** 0.5 * (1 + 1e-6)
+
+    def limit(store: xr.Dataset, count: int) -> xr.DataArray:
+        error, single = final_error(store), store.sigma / count**0.5
+        return critical_limit(error.sel(sigma=(single >= low) & (single <= high)), store.chance).limit.squeeze(
+            drop=True
+        )
+
+    arms = {"read-outs": [limit(ds.sel(samples=count, drop=True), count) for count in counts]}
+    if controls:
+        again = [
+            ds.sel(samples=1, drop=True),
+            *(control.isel(samples=0, averaging=0, drop=True) for control in controls),
+        ]
+        arms["control"] = [limit(store, 1) * count**0.5 for store, count in zip(again, counts, strict=False)]
+    along = [xr.concat(limits, xr.Variable("samples", counts[: len(limits)])) for limits in arms.values()]
+    return xr.concat(along, xr.Variable("arm", list(arms)), join="outer")
+
+
+def _scaling(ds: xr.Dataset, controls: Sequence[xr.Dataset]) -> Effect:
+    limits = scaling_limits(ds, controls)
+    slopes = scaling_exponent(limits.where(limits.notnull().all("samples"))).slope
+    control, values = t_interval(slopes), slopes.sel(arm=["read-outs"])
+    reason = "" if values.count() > 1 else "fewer than two seeds have a limit at every N"
+    if not reason and "control" in slopes.arm:
+        low, high = (float(bound.sel(arm="control")) for bound in (control.low, control.high))
+        reason = "" if low <= 0.5 <= high else f"the control's interval, [{low:.3f}, {high:.3f}], misses 0.5"
+    place = {"dataset": ds.dataset.item(), "learning_rate": ds.learning_rate.item()}
+    values = values.rename(arm="dataset").assign_coords(dataset=[place["dataset"]]).expand_dims(
+        learning_rate=[place["learning_rate"]]
+    )  # fmt: skip
+    return Effect(values, xr.full_like(values.isel(seed=0, drop=True), reason, object))
+
+
+def family_rows(effects: dict[str, Effect]) -> pd.DataFrame:
+    """A row for each setting of each claim's family: COLUMNS.
+
+    `verdict` is by the 95 % interval (low, high); `in the family` by the wider one, at 1 - 0.05/m for the m settings of
+    the family that can be tested. `value` and the bounds are in the units of the claim's measure.
+    """
+    tables = []
+    for name, (values, reason, interval) in effects.items():
+        claim: Family = getattr(registered_claims().second.claims, name)
+        m = max(1, int((reason == "").sum()))
+        effect, wide = interval(values), interval(values, level=1 - 0.05 / m)
+        columns = effect.assign(wide_low=wide.low, wide_high=wide.high, reason=reason).rename(mean="value")
+        table = columns.to_dataframe().reset_index().query("n > 0 or reason != ''")
+        for column, low, high in (("verdict", "low", "high"), ("in the family", "wide_low", "wide_high")):
+            table[column] = [
+                "not testable" if why else verdict(a, b, inside=claim.inside, contains=claim.contains)
+                for why, a, b in zip(table.reason, table[low], table[high], strict=True)
+            ]
+        tables.append(table.assign(claim=name))
+    return pd.concat(tables, ignore_index=True).reindex(columns=COLUMNS)
+
+
+def family_verdicts(rows: pd.DataFrame) -> pd.DataFrame:
+    """A row for each claim, of `family_rows`: its verdict over the family, and the setting that shows it best.
+
+    That is, of a claim that should hold everywhere, the setting farthest from it, and of others the setting most in
+    their favour; of those that decide the verdict, where any do. `m` settings can be tested; the columns named by
+    verdicts count them by their 95 % intervals.
+    """
+    columns = [name for name in COLUMNS if name not in ("claim", "in the family")] + ["m", *VERDICTS]
+    verdicts = {}
+    for name, settings in rows.groupby("claim", sort=False):
+        claim: Family = getattr(registered_claims().second.claims, str(name))
+        tested = settings[settings.verdict != "not testable"]
+        decisive, other = (
+            ("contradicted", "supported") if claim.holds == "everywhere" else ("supported", "contradicted")
+        )
+        deciding = tested[tested["in the family"] == decisive]
+        judged = (
+            decisive if len(deciding) else other if len(tested) and (tested.verdict == other).all() else "undecided"
+        )
+        candidates = deciding if len(deciding) else tested
+        if len(candidates):
+            extreme = candidates.loc[_against(str(name), claim, candidates.value).idxmax()].to_dict()
+        else:
+            nothing = dict.fromkeys(("value", "low", "high"), np.nan) | {"reason": settings.reason.mode()[0]}
+            extreme, judged = settings.iloc[0].to_dict() | nothing, "not testable"
+        counts = settings.verdict.value_counts().reindex(VERDICTS, fill_value=0).to_dict()
+        shown = extreme | {"verdict": judged, "m": len(tested)} | counts
+        verdicts[name] = [shown[column] for column in columns]
+    return pd.DataFrame.from_dict(verdicts, orient="index", columns=columns)
+
+
+def _against(name: str, claim: Family, value: pd.Series) -> pd.Series:
+    """How far a value lies out: away from a claim on all settings, or in favour of a claim on some."""
+    if name in ("value", "datasets"):
+        return np.log(value / np.sqrt(np.prod(claim.inside))).abs()
+    return value if name == "limit" or claim.holds == "somewhere" else -value
