@@ -85,6 +85,39 @@ def test_choices_have_images_of_their_own(tmp_path):
     assert not (chosen.validation_error == chosen.test_error).all()
 
 
+def test_a_sweep_can_ask_for_fresh_seeds_and_images(tmp_path, counted):
+    wide = epkit.run(TINY | {"seeds": 3}, tmp_path / "wide.nc")
+    counted.clear()
+    later = epkit.run(TINY | {"first_seed": 1, "seeds": 2}, tmp_path / "later.nc")
+    assert not counted  # they are the same runs
+    assert later.seed.values.tolist() == [1, 2]
+    xr.testing.assert_equal(later.test_error, wide.test_error.sel(seed=[1, 2]))
+    fresh = {"first_test_image": 40, "validation_images": 20, "first_validation_image": 200}
+    split, images = data.load("digits"), ensemble.data(validated(Sweep, TINY | fresh), "digits")
+    assert images.validation is not None
+    assert np.array_equal(images.train[0], split.x_train[:80])
+    assert np.array_equal(images.test[0], split.x_test[40:80])
+    assert np.array_equal(images.validation[0], split.x_train[200:220])
+    assert np.array_equal(images.validation[1], split.y_train[200:220])
+
+
+def test_another_realisation_has_another_order_and_other_noise_from_the_same_conductances(tmp_path, monkeypatch):
+    streams, initial, original = [], [], ensemble.train
+
+    def train(net, *arguments, seed, **options):
+        streams.append(seed)
+        initial.append([w.clone() for w in net.weights])
+        return original(net, *arguments, seed=seed, **options)
+
+    monkeypatch.setattr(ensemble, "train", train)
+    stores = [epkit.run(TINY | {"seeds": 1} | more, tmp_path / f"{k}.nc")
+              for k, more in enumerate(({}, {"realisation": 1}, {"realisation": 2}))]  # fmt: skip
+    assert streams[0] == 0
+    assert len(set(streams)) == 3
+    assert all(w.equal(v) for of_run in initial[1:] for w, v in zip(initial[0], of_run, strict=True))
+    assert len({float(ds.train_cost.sel(sigma=0)[..., -1].item()) for ds in stores}) == 3
+
+
 def test_a_neighbouring_store_lends_its_runs(tmp_path, counted):
     epkit.run(TINY, tmp_path / "one.nc")
     counted.clear()
@@ -185,6 +218,19 @@ def test_equal_data_make_equal_files(tmp_path):
             {"train_images": 1390, "validation_images": 20},
             "validation_images = 20: scikit-learn digits allows up to 10",
         ),
+        ({"test_images": 390, "first_test_image": 10}, "test_images = 390: scikit-learn digits allows 1 to 387"),
+        ({"first_test_image": 397}, "first_test_image = 397: scikit-learn digits allows 0 to 396"),
+        ({"first_validation_image": 100}, "first_validation_image = 100: allowed are 80 or more, beside train_images"),
+        (
+            {"validation_images": 20, "first_validation_image": 79},
+            "first_validation_image = 79: allowed are 80 or more",
+        ),
+        (
+            {"validation_images": 20, "first_validation_image": 1390},
+            "validation_images = 20: scikit-learn digits allows up to 10, beside first_validation_image = 1390",
+        ),
+        ({"first_seed": -1}, "first_seed = -1: Input should be greater than or equal to 0"),
+        ({"realisation": 0}, "realisation = 0: Input should be greater than or equal to 1"),
         ({"rates": [0.1]}, "3 are needed, one for each layer"),
         ({"batch_size": 100}, "batch_size = 100: allowed are 1 to train_images"),
     ],
