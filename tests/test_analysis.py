@@ -119,23 +119,6 @@ def test_diverged_is_chance_and_not_run_stays_nan():
     np.testing.assert_allclose(last, store(epochs=6).test_error.isel(epoch=slice(3, 6)).mean("epoch"))
 
 
-def test_bootstrap_interval():
-    values = xr.DataArray(np.random.default_rng(0).normal(size=(3, 40)), dims=("cell", "seed"))
-    found = study.mean_interval(values)
-    exact = study.t_interval(values)
-    np.testing.assert_allclose(found.low, exact.low, atol=0.08)
-    np.testing.assert_allclose(found.high, exact.high, atol=0.08)
-    backwards = study.mean_interval(values[:, ::-1])
-    xr.testing.assert_identical(found[["low", "high"]], backwards[["low", "high"]])
-    equal = study.mean_interval(xr.full_like(values, 0.9))
-    assert (equal.low == equal.high).all()
-    assert np.allclose(equal.low, 0.9)
-    alone = study.mean_interval(values[:, :1])
-    assert alone.low.isnull().all()
-    assert (alone.n == 1).all()
-    assert alone["mean"].notnull().all()
-
-
 def test_share_of_runs_that_learn():
     error = flat(np.full((14, 10), 0.05))
     error[-1, :3] = 0.9
@@ -159,18 +142,6 @@ def test_the_half_width_of_a_mean_by_hand():
     assert np.isnan(width[1])
 
 
-def test_a_bootstrap_takes_whole_seeds():
-    """A statistic that is the same for all choices of seeds has no width; one over seeds lies within their range."""
-    values = np.array([1.0, 2.0, 4.0])
-    generator = np.random.default_rng
-    equal = study.intervals.bootstrap(lambda seeds, axis: np.ones(seeds.shape[:-1]), 3, 0.95, generator(0))
-    assert equal == (1, 1)
-    low, high = study.intervals.bootstrap(lambda seeds, axis: values[seeds].mean(axis), 3, 0.95, generator(0))
-    assert 1 <= low < 7 / 3 < high <= 4
-    again = study.intervals.bootstrap_of_means(np.array([[4.0, 1.0, np.nan, 2.0]]), 0.95, 0)
-    assert again == ([low], [high])
-
-
 # --- scaling, ratios, curves
 
 
@@ -189,13 +160,12 @@ def test_scaling_exponent(exponent):
 
 def test_scaling_through_the_whole_chain():
     ds = store(samples=(1, 4, 16), averaging=("explicit", "shortcut"), seeds=4, epochs=4)
-    table = study.claim_scaling(ds)
-    slopes, distances = table[:2], table[2:]
-    assert slopes.setting.tolist() == distances.setting.tolist() == ["primary", "secondary"]  # explicit, shortcut
+    slopes = study.claim_scaling(ds)
+    assert slopes.setting.tolist() == ["primary", "secondary"]  # explicit, shortcut
     assert set(slopes.verdict) <= {"supported", "contradicted"}
     assert np.allclose(slopes.value, 0.5, atol=0.02)
     apart = study.claim_scaling(store(samples=(1, 4, 16), exponent=0.2, sigmas=(0, *(1e-5 * 2.0 ** np.arange(10)))))
-    assert apart.verdict.tolist() == ["contradicted", "contradicted"]
+    assert apart.verdict.tolist() == ["contradicted"]
 
 
 def test_ratio_is_paired():
@@ -234,13 +204,12 @@ def test_the_floor_of_a_distance_is_what_other_seeds_make():
     """Two sets of seeds drawn alike: their curves lie as far apart as the floor, found from one set, says."""
     sigma = np.array([0.0, 1.0, 2.0, 4.0, 8.0])
     measured, floors = [], []
-    for rng in range(40):
+    for rng in range(160):
         values = np.random.default_rng(rng).normal(0.3, 0.1, size=(2, 5, 10))
         coords = {"samples": [1, 4], "sigma": sigma, "seed": np.arange(10)}
         found = study.curve_distance(xr.DataArray(values, coords, ("samples", "sigma", "seed")))
         measured.append(float(found["mean"]))
         floors.append(float(found.floor))
-        assert found.low <= found.high
     assert np.mean(floors) == pytest.approx(np.mean(measured), rel=0.1)
     alike = (
         xr.DataArray(values, coords, ("samples", "sigma", "seed")).isel(samples=[0, 0]).assign_coords(samples=[1, 4])

@@ -145,5 +145,5 @@ def test_the_conclusion_names_each_claim_once():
     assert "exploratory" in text
     assert "KMNIST (t10k split)" in text
     facts = json.loads(ds.attrs["parameters"])
-    assert f"{facts['train_images']:,} images" in text
+    assert f"{facts['train_images']:,} training images" in text
     assert isinstance(said, pd.DataFrame)

@@ -55,7 +55,7 @@ def drawn(name):
 
 
 FIGURES = {
-    "error_over_sigma": ["σ (V)", "test error (%)", "MNIST, η = 0.02", "bootstrap"],
+    "error_over_sigma": ["σ (V)", "test error (%)", "MNIST, η = 0.02", "95 % t interval"],
     "training_curves": ["epoch", "error (%)", "σ (V)", "mean train error"],
     "unit_activity": ["σ (V)", "conducting diode units (%)", "hidden layer 3"],
     "clt_scaling": ["critical limit σ$_c$ (V)", "explicit: slope 0.50", "slope 1/2", "N = 16"],

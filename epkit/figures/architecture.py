@@ -101,7 +101,7 @@ def errors_over_sigma(stores: canvas.Stores, families: dict[str, str] | None = N
         ax.legend(title=axis[0] if axis else title, fontsize="x-small", title_fontsize="x-small", loc="center left",
                   bbox_to_anchor=(1, 0.5))  # fmt: skip
     note = (
-        "small dots: seeds; bars: mean, 95 % bootstrap interval over seeds; triangle: limit; in brackets: seeds with a "
+        "small dots: seeds; bars: mean, 95 % t interval over seeds; triangle: limit; in brackets: seeds with a "
         "limit / seeds run"
     )
     return canvas.finish_several(figure, "Test error over read-out uncertainty, network by network", stores, note)

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ..study.intervals import mean_interval
+from ..study.intervals import t_interval
 from ..study.limit import final_error, half_way, learning_share
 from ..study.registration import Range
 from ..sweep.store import parameters
@@ -128,7 +128,7 @@ def _pair_panels(
             ax.plot(x, np.stack([values.values for values in pair]), color="0.8", lw=0.7, zorder=0)
             for at, values, color, side in zip(x, pair, colours.values(), (-0.1, 0.1), strict=True):
                 ax.plot(np.full(values.size, at), values, ".", color=color, **canvas.DOTS)
-                canvas.interval(ax, at + side, mean_interval(values), color)
+                canvas.interval(ax, at + side, t_interval(values), color)
         ax.set_xticks(range(len(pairs)), list(pairs))
         canvas.error_axis(ax, float(ds.chance.sel(dataset=name)))
         ax.set_xlabel("learning rate η")
@@ -231,10 +231,10 @@ def optimum_over_limit(ds: xr.Dataset, ratios: xr.Dataset, claimed: Range) -> Fi
     canvas.by_dataset(ax, ds, placed)
     ax.axhspan(*claimed, color="0.92", lw=0, zorder=-1)
     ax.axhline(1, color="0.3", lw=0.8, ls="--")
-    ax.set(yscale="log", ylabel="σ*/σ$_c$", ylim=(zero / 1.8, max(2, 1.3 * float(ratios.high.max().fillna(1)))))
+    ax.set(yscale="log", ylabel="σ*/σ$_c$", ylim=(zero / 1.8, max(2, 1.3 * float(ratios["mean"].max().fillna(1)))))
     tens = [10.0**power for power in range(-4, 2) if zero * 1.5 < 10.0**power <= ax.get_ylim()[1]]
     canvas.plain_ticks(ax.yaxis, [zero, *tens], ["0", *(f"{ten:g}" for ten in tens)])
     close = f"grey: what the claim calls close, {claimed[0]:g} … {claimed[1]:g}"
     made = f"σ*: the σ of least mean error, 0 allowed, on the {choice_made_on(ds)}"
-    bars = "bars: 95 % bootstrap interval over the bracketed seeds, whose number is below"
-    return canvas.finish(figure, "How close to the limit is the best uncertainty?", ds, made, close, bars)
+    number = "below: the number of bracketed seeds; no interval, for none holds its level with so few"
+    return canvas.finish(figure, "How close to the limit is the best uncertainty?", ds, made, close, number)

@@ -27,14 +27,14 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator, PercentFormatter
 
 from ..files import replacing, writable
-from ..study.intervals import mean_interval
+from ..study.intervals import t_interval
 from ..study.limit import require
 from ..sweep.store import parameters
 
 Stores = Mapping[str, xr.Dataset]
 SIGMA = "read-out uncertainty σ (V)"
 LIMIT = "critical limit σ$_c$ (V)"
-BARS = "small dots: seeds; bars: mean, 95 % bootstrap interval over seeds"
+BARS = "small dots: seeds; bars: mean, 95 % t interval over seeds"
 BAND = "dashed line, grey band: limit σ$_c$, geometric mean and 95 % t interval over bracketed seeds"
 RIGHT: dict[str, Any] = {"fontsize": "x-small", "loc": "upper left", "bbox_to_anchor": (1, 1)}  # of a panel: its key
 DOTS: dict[str, Any] = {"alpha": 0.5, "ms": 4, "mew": 0}
@@ -326,7 +326,7 @@ def seeds_and_mean(
     values = values.dropna("sigma", how="all")
     if not values.size:
         return
-    sigma, summary = values.sigma.values, mean_interval(values)
+    sigma, summary = values.sigma.values, t_interval(values)
     x, mean = np.where(sigma > 0, sigma, zero), summary["mean"].values
     step = np.exp(np.median(np.diff(np.log(np.sort(x))))) if len(x) > 1 else 1.5
     beside = step ** np.linspace(0.16, 0.42, values.sizes["seed"])

@@ -70,8 +70,8 @@ def collapse(ds: xr.Dataset, fit: xr.Dataset, quality: xr.Dataset) -> Figure:
             if count > 1:
                 canvas.seeds_and_mean(below, _difference(curve, curves.sel(samples=1)), color, zero=zero)
         distance = quality.sel(averaging=way)
-        mean, low, high, floor = (f"{100 * float(distance[name]):.1f}" for name in ("mean", "low", "high", "floor"))
-        words = f"mean distance from N = 1 is {mean} [{low}, {high}] points,\nseeds alone would make {floor}"
+        mean, floor = (f"{100 * float(distance[name]):.1f}" for name in ("mean", "floor"))
+        words = f"mean distance from N = 1 is {mean} points,\nseeds alone would make {floor}"
         above.set_title(f"{way} averaging: {words}", fontsize="small")
         canvas.sigma_axis(below, scaled, "uncertainty of the mean, σ/√N (V)")
         canvas.error_axis(above, ds.chance.item())
@@ -80,7 +80,7 @@ def collapse(ds: xr.Dataset, fit: xr.Dataset, quality: xr.Dataset) -> Figure:
         below.yaxis.set_major_formatter(canvas.PERCENT)
     canvas.key(figure)
     title = f"Do the curves meet on σ/√N? {ds.title.item()}, η = {ds.learning_rate.item():g}"
-    note = "distances: between means over seeds, 95 % bootstrap interval over seeds"
+    note = "distances: between means over seeds"
     return canvas.finish(figure, title, ds, canvas.BARS, note)
 
 

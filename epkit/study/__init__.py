@@ -20,7 +20,7 @@ from .claims import (
 )
 from .diagnosis import all_diverged, diagnosis
 from .families import family_effects, family_rows, family_verdicts, scaling_limits
-from .intervals import geometric_interval, interval_text, mean_interval, t_interval
+from .intervals import geometric_interval, interval_text, t_interval
 from .limit import (
     at_limit,
     choice_error,
@@ -75,7 +75,7 @@ __all__ = [
     "diagnosis", "epochs_until", "equivalent", "escape", "escape_ratio", "escape_table", "evidence", "exploratory",
     "family_effects", "family_rows", "family_table", "family_verdicts", "final_error", "first_and_longer",
     "first_registration", "first_setting", "geometric_interval", "grouped", "half_way", "held_out_choice",
-    "images_seen", "in_words", "interval_text", "judged_rows", "learning_share", "limit_ratio", "mean_interval",
+    "images_seen", "in_words", "interval_text", "judged_rows", "learning_share", "limit_ratio",
     "median_escape", "noise_factors", "optimum", "page", "power_law", "predictions", "registered_claims", "require",
     "rounded", "runs_like_reported", "scaling_exponent", "scaling_limits", "settings_table", "share_escaped",
     "sigma_step", "star_over_limit", "t_interval", "training_steps", "verdict", "verdicts", "whole",

@@ -64,7 +64,7 @@ def family_effects(ds: xr.Dataset, averaging: xr.Dataset | None = None, controls
 def _limits(error: xr.DataArray, chance: xr.DataArray) -> xr.Dataset:
     """`limit` (V) and `width` of each seed over the family's settings, and whether the network `learns` at all."""
     second = registered_claims().second
-    of_each = [critical_limit(error, chance, definition=name, onset=second.onset) for name in second.definitions]
+    of_each = [critical_limit(error, chance, definition=name) for name in second.definitions]
     limits = xr.concat(of_each, xr.Variable("definition", second.definitions))
     ran = error.notnull().any("sigma")
     return limits[["limit", "width"]].assign(learns=limits.half.notnull(), ran=ran)

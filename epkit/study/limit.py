@@ -25,8 +25,11 @@ from scipy.special import expit, logit
 
 from ..files import StoreError
 from ..sweep.store import parameters, place
-from .intervals import RESAMPLES, bootstrap, geometric_interval, t_interval, wilson
-from .registration import registered_claims
+from .intervals import geometric_interval, t_interval, wilson
+from .registration import Definition, registered_claims
+
+HALVINGS = 200  # of the seeds, at random
+TEN_TO_NINETY = 81.0  # a logistic curve makes 10 to 90 % of its rise over 2 ln 9 widths: a factor of 81**width
 
 
 def require(ds: xr.Dataset, *variables: str, dims: Sequence[str] = ()) -> xr.Dataset:
@@ -65,12 +68,30 @@ def first_setting(ds: xr.Dataset) -> xr.Dataset:
 
 
 def half_way(error: xr.DataArray, chance: xr.DataArray | float) -> xr.DataArray:
-    """Half way between chance and the lowest mean error over sigma; NaN where the network never learns.
+    """The `level_at_limit` half way between chance and the lowest mean error over sigma."""
+    return level_at_limit(error, chance, "half way")
 
-    It learns when that error is below `learns` of chance, in `params/claims.yaml`.
+
+def level_at_limit(error: xr.DataArray, chance: xr.DataArray | float, definition: Definition) -> xr.DataArray:
+    """The error that is crossed at the limit; NaN where the network never learns.
+
+    By definition: half way from the lowest mean error over sigma to chance ("half way"), or to the highest mean error
+    above the optimum ("midpoint"); or `onset` of `params/claims.yaml` above the lowest ("onset"). A network learns when
+    its lowest mean error is below `learns` of chance there. Raises ValueError for another definition.
     """
-    lowest = error.mean("seed").min("sigma")
-    return ((lowest + chance) / 2).where(lowest < registered_claims().learns * chance)
+    fixed, mean = registered_claims(), error.mean("seed")
+    lowest = mean.min("sigma")
+    match definition:
+        case "half way":
+            level = (lowest + chance) / 2
+        case "midpoint":
+            optimum = mean.fillna(np.inf).idxmin("sigma")
+            level = (lowest + mean.where((mean.sigma >= optimum) & (mean.sigma > 0)).max("sigma")) / 2
+        case "onset":
+            level = lowest + fixed.second.onset
+        case _:
+            raise ValueError(f"definition = {definition!r}: allowed are {', '.join(fixed.second.definitions)}")
+    return level.where(lowest < fixed.learns * chance)
 
 
 def learning_share(
@@ -87,10 +108,10 @@ def learning_share(
     return xr.Dataset(dict(zip(("mean", "low", "high"), share, strict=True)) | {"n": n})
 
 
-def _logistic_crossing(x: np.ndarray, y: np.ndarray, half: float, guess: float) -> float:
-    """Where a logistic curve with free asymptotes, fitted to y(x), crosses `half`; NaN if it doesn't."""
-    if len(x) < 4:
-        return math.nan
+def _logistic_crossing(x: np.ndarray, y: np.ndarray, half: float, guess: float) -> tuple[float, float]:
+    """Where a logistic curve with free asymptotes, fitted to y(x), crosses `half`, and its width; NaN if it doesn't."""
+    if len(x) < 5:  # it has four parameters
+        return math.nan, math.nan
     step = np.ptp(x) / (len(x) - 1)
     u = (x - x[0]) / step  # in steps of the grid, so that the fit knows no units
 
@@ -105,30 +126,31 @@ def _logistic_crossing(x: np.ndarray, y: np.ndarray, half: float, guess: float) 
             warnings.simplefilter("ignore", OptimizeWarning)  # the covariance, which isn't used
             low, rise, middle, width = curve_fit(curve, u, y, p0=start, bounds=bounds)[0]
     except RuntimeError:  # no convergence
-        return math.nan
+        return math.nan, math.nan
     share = (half - low) / rise
-    return float(x[0] + step * (middle + width * logit(share))) if 0 < share < 1 else math.nan
+    place = float(x[0] + step * (middle + width * logit(share))) if 0 < share < 1 else math.nan
+    return place, float(step * width)
 
 
-def _seed_limit(sigma: np.ndarray, error: np.ndarray, half: float) -> tuple[float, str, str]:
-    """The limit of one seed, how it was found, and why not: sigma (k,) > 0 rising, from the optimum on."""
+def _seed_limit(sigma: np.ndarray, error: np.ndarray, half: float) -> tuple[float, float, str, str]:
+    """The limit of a seed, its width, how they were estimated, and why not: sigma (k,) > 0 rising, from the optimum."""
     run = np.isfinite(error)
     if not run.any():
-        return math.nan, "none", "not run"
+        return math.nan, math.nan, "none", "not run"
     if math.isnan(half):
-        return math.nan, "none", "never learns"
+        return math.nan, math.nan, "none", "never learns"
     x, y = np.log(sigma[run]), error[run]
     rising = isotonic_regression(y).x
     if rising[0] >= half:
-        return math.nan, "none", "above half way from the optimum on"
+        return math.nan, math.nan, "none", "above half way from the optimum on"
     if rising[-1] < half:
-        return math.nan, "none", "below half way even at the largest σ"
+        return math.nan, math.nan, "none", "below half way even at the largest σ"
     after = int(np.argmax(rising >= half))
     crossing = float(np.interp(half, rising[after - 1 : after + 1], x[after - 1 : after + 1]))
-    fitted = _logistic_crossing(x, y, half, crossing)
+    fitted, width = _logistic_crossing(x, y, half, crossing)
     if x[0] <= fitted <= x[-1]:
-        return math.exp(fitted), "logistic", ""
-    return math.exp(crossing), "interpolation", ""
+        return math.exp(fitted), TEN_TO_NINETY**width, "logistic", ""
+    return math.exp(crossing), math.nan, "interpolation", ""
 
 
 def sigma_step(sigma: xr.DataArray) -> float:
@@ -137,16 +159,19 @@ def sigma_step(sigma: xr.DataArray) -> float:
     return float(np.median(positive[1:] / positive[:-1])) if len(positive) > 1 else math.nan
 
 
-def critical_limit(error: xr.DataArray, chance: xr.DataArray | float, level: float = 0.95) -> xr.Dataset:
-    """The critical limit sigma_c in volts: where the error, above the optimum, crosses `half_way` to chance.
+def critical_limit(
+    error: xr.DataArray, chance: xr.DataArray | float, level: float = 0.95, definition: Definition = "half way"
+) -> xr.Dataset:
+    """The critical limit sigma_c in volts: where the error, above the optimum, crosses `level_at_limit`.
 
     One limit a seed, from a logistic fit on log sigma (> 0) with free asymptotes. A seed is *bracketed* when
     the best rising step curve through its errors (isotonic regression) starts below half way and ends above;
-    other limits are censored (NaN, with a `reason`), never extrapolated. Where there are fewer than four
+    other limits are censored (NaN, with a `reason`), never extrapolated. Where there are fewer than five
     sigmas, or the fit fails or leaves the grid, the limit is where the rising curve, interpolated on log
     sigma, crosses (`method` "interpolation").
 
-    Returns per seed `limit`, `bracketed`, `method`, `reason`; over the bracketed seeds the geometric `mean`
+    Returns per seed `limit`, `bracketed`, `method`, `reason` and `width`, the ratio of the sigmas at which the fitted
+    curve has made 90 and 10 % of its rise, NaN without a fit; over the bracketed seeds the geometric `mean`
     with `low`, `high` (t interval of the log) and `n`; `runs` (number of seeds run) and the level `half`. The
     interval knows nothing of the grid: a turn sharper than `sigma_step` is located within one step only.
     """
@@ -158,15 +183,16 @@ def critical_limit(error: xr.DataArray, chance: xr.DataArray | float, level: flo
         limits = [_seed_limit(sigma[side], values[side], half) for values in error.T]
         return tuple(np.array(column, dtype=object) for column in zip(*limits, strict=True))
 
-    half = half_way(error, chance)
-    limit, method, reason = xr.apply_ufunc(
+    half = level_at_limit(error, chance, definition)
+    limit, width, method, reason = xr.apply_ufunc(
         group, error.sigma, error, half,
-        input_core_dims=[["sigma"], ["sigma", "seed"], []], output_core_dims=[["seed"]] * 3, vectorize=True,
+        input_core_dims=[["sigma"], ["sigma", "seed"], []], output_core_dims=[["seed"]] * 4, vectorize=True,
     )  # fmt: skip
     limit = limit.astype(float)
     return geometric_interval(limit, level=level).assign(
         {
             "limit": limit,
+            "width": width.astype(float),
             "bracketed": limit.notnull(),
             "method": method.astype(str),
             "reason": reason.astype(str),
@@ -230,38 +256,32 @@ def collapse(error: xr.DataArray, level: float = 0.95) -> xr.Dataset:
     return xr.concat(rows, xr.DataArray(error.samples[error.samples > 1].values, dims="samples", name="samples"))
 
 
-def curve_distance(error: xr.DataArray, level: float = 0.95, rng: int = 0) -> xr.Dataset:
-    """Mean absolute distance of all curves of N > 1 from that of N = 1 on sigma/sqrt(N): (mean, low, high, n).
+def curve_distance(error: xr.DataArray, rng: int = 0) -> xr.Dataset:
+    """Mean absolute distance of all curves of N > 1 from that of N = 1 on sigma/sqrt(N): `mean`, `floor` and `n` seeds.
 
-    A curve is the mean over seeds; the interval is a bootstrap over whole seeds. An absolute value is never 0: `floor`
-    is the distance that two curves of n seeds each have by the seeds alone, estimated from random halves of the seeds
-    of N = 1. Its factor sqrt(1/2) allows for the halves being noisier than the whole.
+    A curve is the mean over seeds. An absolute value is never 0: `floor` is the distance that two curves of n seeds
+    have by the seeds alone, estimated from random halves of the seeds of N = 1. Its factor sqrt(1/2) allows for the
+    halves being noisier than the whole.
     """
 
-    def group(averaged: np.ndarray, single: np.ndarray) -> tuple[float, float, float, int, float]:
+    def group(averaged: np.ndarray, single: np.ndarray) -> tuple[float, float, int]:
         complete = np.isfinite(averaged + single).all(axis=0)
         averaged, single, n = averaged[:, complete], single[:, complete], int(complete.sum())
         if not n or not len(averaged):
-            return np.nan, np.nan, np.nan, n, np.nan
-
-        def distance(seeds: np.ndarray, axis: int = -1) -> np.ndarray:
-            return np.abs((averaged[:, seeds] - single[:, seeds]).mean(axis)).mean(0)
-
-        mean = float(distance(np.arange(n)))
+            return np.nan, np.nan, n
+        distance = float(np.abs((averaged - single).mean(axis=1)).mean())
         if n == 1:
-            return mean, np.nan, np.nan, n, np.nan
+            return distance, np.nan, n
         generator = np.random.default_rng(rng)
-        low, high = bootstrap(distance, n, level, generator)
-        halves = np.stack([generator.permutation(n) for _ in range(RESAMPLES // 10)])
+        halves = np.stack([generator.permutation(n) for _ in range(HALVINGS)])
         first, second = single[:, halves[:, : n // 2]].mean(-1), single[:, halves[:, n // 2 :]].mean(-1)
-        floor = math.sqrt(0.5) * np.abs(first - second).mean()
-        return mean, float(low), float(high), n, float(floor)
+        return distance, float(math.sqrt(0.5) * np.abs(first - second).mean()), n
 
     averaged, single = _coinciding(error.sortby("seed"), error.samples.values[error.samples.values > 1])
     distances = xr.apply_ufunc(
-        group, averaged, single, input_core_dims=[["point", "seed"]] * 2, output_core_dims=[[]] * 5, vectorize=True
+        group, averaged, single, input_core_dims=[["point", "seed"]] * 2, output_core_dims=[[]] * 3, vectorize=True
     )
-    return xr.Dataset(dict(zip(("mean", "low", "high", "n", "floor"), distances, strict=True)))
+    return xr.Dataset(dict(zip(("mean", "floor", "n"), distances, strict=True)))
 
 
 def _coinciding(error: xr.DataArray, counts: Sequence[int] | np.ndarray) -> tuple[xr.DataArray, xr.DataArray]:
