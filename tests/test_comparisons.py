@@ -81,7 +81,7 @@ def records(*errors):
     return xr.Dataset(variables, coords, {"parameters": json.dumps(facts)})
 
 
-CHANCE, LOW = [0.9] * 4, [0.9, 0.5, 0.4, 0.3]
+CHANCE, LOW, SOON = [0.9] * 4, [0.9, 0.5, 0.4, 0.3], [0.5, 0.4, 0.3, 0.2]
 
 
 def test_a_run_escapes_when_it_stays_below_chance():
@@ -120,19 +120,31 @@ def test_censored_runs_count_in_share_and_median():
 
 
 def test_pairs_and_the_claim():
+    """Records after 25, 50, 75 and 100 images."""
     slow = [0.9, 0.9, 0.9, 0.5]
-    whole = study.escape_ratio(study.escape(records(slow, slow, LOW, LOW)).squeeze(), 5e-5)
-    assert float(whole["mean"]) == pytest.approx(0.5)
-    assert (int(whole.n), int(whole.censored), int(whole.sooner), int(whole.later)) == (2, 0, 2, 0)
-    assert study.claim_escape({"net": records(slow, slow, LOW, LOW)}).verdict.tolist() == ["supported", "undecided"]
+    whole = study.escape_ratio(study.escape(records(slow, slow, SOON, SOON)).squeeze(), 5e-5)
+    assert float(whole["mean"]) == pytest.approx(0.25)
+    assert (int(whole.n), int(whole.censored), int(whole.pairs)) == (2, 0, 2)
+    assert (float(whole.low), float(whole.high)) == pytest.approx((0, 1 / 3))  # 0 to 25 images over 75 to 100
+    table = study.claim_escape({"net": records(slow, slow, SOON, SOON)})
+    assert table.verdict.tolist() == ["supported"]
 
-    table = study.claim_escape({"net": records(CHANCE, slow, LOW, LOW)})
-    assert table.verdict[0] == "undecided"  # for one pair is censored
+    table = study.claim_escape({"net": records(CHANCE, slow, SOON, SOON)})
+    assert table.verdict.tolist() == ["undecided"]  # for a pair is censored
     assert "1 of 2 pairs censored" in table.note[0]
-    assert (table.value[1], table.n[1]) == (1.0, 2)  # but who was first is known of both
-    assert study.claim_escape({"net": records(slow, slow, LOW, LOW).sel(sigma=[0.0])}).empty
+    assert study.claim_escape({"net": records(slow, slow, SOON, SOON).sel(sigma=[0.0])}).empty
     later = study.claim_escape({"net": records(LOW, LOW, slow, slow)})
-    assert later.verdict[0] == "contradicted"
+    assert later.verdict.tolist() == ["contradicted"]
+    alone = study.claim_escape({"net": records(slow, SOON).sel(seed=[0])})
+    assert alone.verdict.tolist() == ["not testable"]
+
+
+@pytest.mark.parametrize("both", [SOON, LOW])
+def test_pairs_that_escape_within_the_same_record_decide_nothing(both):
+    table = study.claim_escape({"net": records(both, both, both, both)})
+    assert table.value.item() == 1
+    assert table.low.item() < 1 < table.high.item()
+    assert table.verdict.item() == "undecided"
 
 
 def test_what_a_store_is_its_parameters_say_and_not_its_name(tmp_path, monkeypatch):

@@ -21,7 +21,7 @@ import xarray as xr
 from ..sweep.store import parameters
 from .benefit import beyond_tuning, optimum, star_over_limit
 from .diagnosis import DIVERGED, all_diverged, diagnosis
-from .intervals import t_interval, wilson
+from .intervals import t_interval
 from .limit import (
     choice_error,
     critical_limit,
@@ -378,13 +378,11 @@ def claim_optimum(ds: xr.Dataset) -> pd.DataFrame:
 def claim_escape(stores: Stores) -> pd.DataFrame:
     """Claim 4 at the size of the paper's networks: with its σ they leave the plateau at chance sooner than without.
 
-    Two rows for each store that holds both. The ratio of the times to escape, over seeds: supported where its interval
-    lies below the threshold; undecided where a pair is censored, for then the ratio is that of a selection. And the
-    share of pairs in which the noisy run is known to have escaped first, of those in which it is known which did, with
-    its Wilson interval, in which censored runs count.
+    A row for each store that holds both: the ratio of the times to escape, over seeds, with an interval that allows for
+    times known to within a record. Supported where it lies below the threshold; undecided where a pair is censored, for
+    then the ratio is that of a selection.
     """
-    claim, statement = registered_claims().escape, "noise shortens the plateau"
-    rows = []
+    claim, rows = registered_claims().escape, []
     if (sigma := claim.primary.sigma) is None:
         raise ValueError("the claim on the escape needs primary.sigma, the uncertainty that is compared with none")
     for ds in stores.values():
@@ -393,21 +391,12 @@ def claim_escape(stores: Stores) -> pd.DataFrame:
             continue
         ratio = escape_ratio(escape(runs), sigma)
         point = {name: runs[name].item() for name in ("dataset", "learning_rate", "averaging", "samples")}
-        facts: dict[str, Any] = {
-            "setting": claim.setting(_recorded(ds), point),
-            "network": network_name(ds, point["dataset"]),
-        }
-        facts |= {"steps": training_steps(ds), **point, "dataset": runs.title.item()}
-        text = f"σ = {sigma:g} V against 0"
+        facts: dict[str, Any] = {"setting": claim.setting(_recorded(ds), point), "steps": training_steps(ds)}
+        facts |= point | {"network": network_name(ds, point["dataset"]), "dataset": runs.title.item()}
+        censored, pairs = int(ratio.censored), int(ratio.pairs)
+        facts["note"] = f"σ = {sigma:g} V against 0" + f"; {censored} of {pairs} pairs censored" * bool(censored)
         numbers = [float(ratio[part]) for part in ("mean", "low", "high")]
-        censored, pairs, sooner, later = (int(ratio[part]) for part in ("censored", "pairs", "sooner", "later"))
-        note = text + f"; {censored} of {pairs} pairs censored" * bool(censored)
-        judged = "undecided" if censored else verdict(*numbers[1:], inside=(0.0, claim.below))
-        rows.append(
-            _judged(statement, "ratio of the times to escape", numbers, int(ratio.n), judged, **facts, note=note)
-        )
-        share, *bounds = wilson(sooner, sooner + later)
-        judged, known = verdict(*bounds, inside=(0.5, math.inf)), sooner + later
-        measure = "share of pairs in which noise escapes first"
-        rows.append(_judged(statement, measure, [share, *bounds], known, judged, **facts, note=text))
+        judged = "undecided" if censored else verdict(*numbers[1:], inside=(-math.inf, claim.below))
+        measure = "ratio of the times to escape"
+        rows.append(_judged("noise shortens the plateau", measure, numbers, int(ratio.n), judged, **facts))
     return pd.DataFrame(rows, columns=COLUMNS)

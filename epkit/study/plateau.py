@@ -65,13 +65,16 @@ def first_and_longer(stores: Stores) -> tuple[dict[str, xr.Dataset], dict[str, x
 def escape(ds: xr.Dataset) -> xr.Dataset:
     """When each run escapes, over (sigma, seed) and what other dims the error has, but epoch.
 
-    `images` seen until then, NaN where it hasn't; `escaped` and `ran`, bool; `followed`, images in all, without dims.
+    `images` seen until then, and until the record `before`, NaN where it hasn't; `escaped` and `ran`, bool; `followed`,
+    images in all, without dims.
     """
     seen, ran = images_seen(ds), ds.test_error.notnull().all("epoch")
     below = ds.test_error < registered_claims().learns * ds.chance
     stays = below.isel(epoch=slice(None, None, -1)).cumprod("epoch").isel(epoch=slice(None, None, -1))
     images = seen.where(stays == 1).min("epoch").where(ran)
-    return xr.Dataset({"images": images, "escaped": images.notnull(), "ran": ran, "followed": seen.max()})
+    before = seen.shift(epoch=1, fill_value=0).where(stays == 1).min("epoch").where(ran)
+    facts = {"images": images, "before": before, "escaped": images.notnull(), "ran": ran, "followed": seen.max()}
+    return xr.Dataset(facts)
 
 
 def share_escaped(escapes: xr.Dataset, seen: xr.DataArray) -> xr.DataArray:
@@ -111,21 +114,20 @@ def _with_and_without(ds: xr.Dataset, sigma: float) -> tuple[xr.Dataset, xr.Data
 def escape_ratio(escapes: xr.Dataset, sigma: float, level: float = 0.95) -> xr.Dataset:
     """Time to escape with `sigma` (V) over that without noise, paired over seeds; `escapes` as `escape` returns them.
 
-    Geometric (mean, low, high, n), t interval of the log, over pairs of which both escape; `pairs` that were run,
-    `censored` ones, of which one or both did not escape; `sooner` and `later`, pairs, censored ones among them, in
-    which it is known that the noisy run escaped before or after the other. Raises KeyError if `sigma` or 0 was not run.
+    (mean, low, high, n) over pairs of which both escape: geometric mean of the records at which they did, and bounds that
+    allow for times that are known to within a record, as t intervals of the log of the least and the greatest ratios
+    that are possible. `pairs` that were run, `censored` ones, of which one or both did not escape. Raises KeyError if
+    `sigma` or 0 was not run.
     """
     noisy, quiet = _with_and_without(escapes, sigma)
     ran = noisy.ran & quiet.ran
-    time, noiseless_time = (runs.images.fillna(np.inf) for runs in (noisy, quiet))
-    counts = {
-        "pairs": ran,
-        "censored": ran & ~(noisy.escaped & quiet.escaped),
-        "sooner": ran & (time < noiseless_time),
-        "later": ran & (time > noiseless_time),
-    }
+    censored = (ran & ~(noisy.escaped & quiet.escaped)).sum("seed")
     ratio = geometric_interval((noisy.images / quiet.images).where(ran), level=level)
-    return ratio.assign({name: count.sum("seed") for name, count in counts.items()})
+    with np.errstate(divide="ignore", invalid="ignore"):  # a run that has escaped at the first record may have at once
+        least = geometric_interval((noisy.before / quiet.images).where(ran), level=level).low
+        greatest = geometric_interval((noisy.images / quiet.before).where(ran), level=level).high
+    low, high = least.fillna(0).where(ratio.low.notnull()), greatest.fillna(np.inf).where(ratio.high.notnull())
+    return ratio.assign(low=low, high=high, pairs=ran.sum("seed"), censored=censored)
 
 
 def noise_factors(ds: xr.Dataset, sigma: float, level: float = 0.95) -> xr.Dataset:
