@@ -123,7 +123,8 @@ def escape_ratio(escapes: xr.Dataset, sigma: float, level: float = 0.95) -> xr.D
     ran = noisy.ran & quiet.ran
     censored = (ran & ~(noisy.escaped & quiet.escaped)).sum("seed")
     ratio = geometric_interval((noisy.images / quiet.images).where(ran), level=level)
-    with np.errstate(divide="ignore", invalid="ignore"):  # a run that has escaped at the first record may have at once
+    # a run that has escaped at the first record may have done so at once
+    with np.errstate(divide="ignore", invalid="ignore"):
         least = geometric_interval((noisy.before / quiet.images).where(ran), level=level).low
         greatest = geometric_interval((noisy.images / quiet.before).where(ran), level=level).high
     low, high = least.fillna(0).where(ratio.low.notnull()), greatest.fillna(np.inf).where(ratio.high.notnull())
