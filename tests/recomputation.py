@@ -52,7 +52,7 @@ def errors(ds, name, epoch):
 
 
 def limits(sigma, error, chance, definition):
-    """Limit and 10 to 90 % width of each seed from errors (sigma, seed); NaN where there is none; None: never learns."""
+    """Limit and 10 to 90 % width of each seed, of errors (sigma, seed); NaN where there is none; None: never learns."""
     mean = error.mean(1)
     best = mean.argmin()
     if not mean[best] < LEARNS * chance:

@@ -114,9 +114,9 @@ def _with_and_without(ds: xr.Dataset, sigma: float) -> tuple[xr.Dataset, xr.Data
 def escape_ratio(escapes: xr.Dataset, sigma: float, level: float = 0.95) -> xr.Dataset:
     """Time to escape with `sigma` (V) over that without noise, paired over seeds; `escapes` as `escape` returns them.
 
-    (mean, low, high, n) over pairs of which both escape: geometric mean of the records at which they did, and bounds that
-    allow for times that are known to within a record, as t intervals of the log of the least and the greatest ratios
-    that are possible. `pairs` that were run, `censored` ones, of which one or both did not escape. Raises KeyError if
+    (mean, low, high, n) over pairs of which both escape: geometric mean of the records at which they did, and bounds
+    that allow for times known to within a record, from t intervals of the log of the least and the greatest ratios that
+    are possible. `pairs` that were run, `censored` ones, of which one or both did not escape. Raises KeyError if
     `sigma` or 0 was not run.
     """
     noisy, quiet = _with_and_without(escapes, sigma)
