@@ -137,7 +137,7 @@ def conjecture(
     ax.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1, 1), title="networks over")
     notes = (
         "bars: geometric mean and 95 % t interval over bracketed seeds; line, band and exponent: over the "
-        f"{int(law.n)} networks",
+        f"{int(law.n)} networks, all families mixed",
         "without a limit: " + (", ".join(found.network.values[found.limit.isnull().values]) or "none"),
     )
     return canvas.finish_several(figure, "Does one untrained pass predict the critical limit?", stores, *notes)

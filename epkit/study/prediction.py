@@ -13,7 +13,6 @@ import numpy as np
 import xarray as xr
 from scipy import stats
 
-from ..sweep.store import parameters
 from .intervals import t_half_width
 from .limit import critical_limit, final_error, first_setting
 
@@ -21,9 +20,9 @@ from .limit import critical_limit, final_error, first_setting
 def predictions(stores: Mapping[str, xr.Dataset], before: xr.Dataset) -> xr.Dataset:
     """Each network's critical limit beside what its untrained weakest layer responds, over `network`.
 
-    `hidden_layers`; `response` (V): least over layers of the geometric mean over seeds, times sqrt(N); `limit`, `low`,
-    `high` (V), `n` and `runs`: of `critical_limit`; `reason`, why some seed has no limit. Sweeps with several settings
-    give their first one. A network that appears under several names is taken once, under its first.
+    `response` (V): least over layers of the geometric mean over seeds, times sqrt(N); `limit`, `low`, `high` (V), `n`
+    and `runs`: of `critical_limit`; `reason`, why some seed has no limit. Sweeps with several settings give
+    their first one. A network that appears under several names is taken once, under its first.
     """
     rows: dict[str, dict[str, object]] = {}
     seen = set()
@@ -35,7 +34,6 @@ def predictions(stores: Mapping[str, xr.Dataset], before: xr.Dataset) -> xr.Data
         limits = critical_limit(final_error(setting), setting.chance)
         weakest = float(np.exp(np.log(before.response.sel(network=name)).mean("seed")).min("layer"))
         rows[name] = {
-            "hidden_layers": len(next(iter(parameters(ds, "sizes")["sizes"].values()))) - 2,
             "response": weakest * math.sqrt(float(setting.samples)),
             "limit": float(limits["mean"]),
             **{key: float(limits[key]) for key in ("low", "high")},
