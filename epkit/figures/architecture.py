@@ -136,8 +136,8 @@ def conjecture(
     ax.set_xlabel("rms of what the nudge moves in the weakest layer before training, times √N (V)")
     ax.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1, 1), title="networks over")
     notes = (
-        "bars: geometric mean and 95 % t interval over bracketed seeds; line, band and exponent: over the "
-        f"{int(law.n)} networks, all families mixed",
+        "bars: geometric mean and 95 % t interval over bracketed seeds",
+        f"line, band and exponent: over the {int(law.n)} networks, a mixture of families",
         "without a limit: " + (", ".join(found.network.values[found.limit.isnull().values]) or "none"),
     )
     return canvas.finish_several(figure, "Does one untrained pass predict the critical limit?", stores, *notes)
