@@ -54,7 +54,7 @@ def _family(ax: Axes, name: str, tested: pd.DataFrame, colours: dict[str, str]) 
         ax.hlines(settings.index, unit * settings.low, unit * settings.high, color=color, lw=width)
         ax.plot(unit * settings.value, settings.index, "o", color=color, ms=size)
     ends = [unit * claim.inside[0], *(unit * tested[["low", "high"]].to_numpy().ravel())]
-    ends += [unit * claim.inside[1]] * (name in (*LOGARITHMIC, "scaling"))
+    ends += [unit * claim.inside[1]] * (name in (*LOGARITHMIC, "scaling") or not len(tested))
     low, high = min(ends), max(ends)
     if name in LOGARITHMIC:
         ax.set(xscale="log", xlim=(low / 1.25, high * 1.25))

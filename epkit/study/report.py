@@ -86,7 +86,7 @@ def evidence(profile: str) -> Evidence | None:
     if grids:
         grids.sort(key=lambda ds: list(INFO).index(ds.dataset.values[0]))
         kept = ["test_error", "validation_error", "train_error", "diverged", "chance", "title"]
-        grid = xr.concat([ds[kept] for ds in grids], "dataset", join="outer", combine_attrs="override")
+        grid = xr.concat([ds[kept] for ds in grids], "dataset", join="inner", combine_attrs="override")
         return Evidence(grid, averaging[0] if averaging else None, controls, True)
     path = folder / "03_clt_scaling.nc"
     if (earlier := exploratory(profile)) is None:
