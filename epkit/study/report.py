@@ -79,7 +79,7 @@ class Evidence(NamedTuple):
 def evidence(profile: str) -> Evidence | None:
     """What the second registration's claims are judged by; None where a profile has no sweep over sigma."""
     folder, notebook = store.results(profile), registered_claims().second.notebook
-    stores = [store.read(path) for path in sorted(folder.glob(f"{notebook}.*.nc"))]
+    stores = [_complete_seeds(store.read(path)) for path in sorted(folder.glob(f"{notebook}.*.nc"))]
     controls = [ds for ds in stores if "realisation" in store.parameters(ds)]
     averaging = [ds for ds in stores if ds.sizes["samples"] > 1]
     grids = [ds for ds in stores if ds.sizes["samples"] == 1 and "realisation" not in store.parameters(ds)]
@@ -92,6 +92,11 @@ def evidence(profile: str) -> Evidence | None:
     if (earlier := exploratory(profile)) is None:
         return None
     return Evidence(earlier, store.read(path) if path.exists() else None, [], False)
+
+
+def _complete_seeds(ds: xr.Dataset) -> xr.Dataset:
+    """The seeds of which every run has been made."""
+    return ds.isel(seed=(ds["run"] != "").all([dim for dim in ds["run"].dims if dim != "seed"]).values)
 
 
 def exploratory(profile: str) -> xr.Dataset | None:
