@@ -108,7 +108,7 @@ def test_every_notebook_runs_end_to_end_and_a_second_time_not_at_all(tmp_path):
         assert list((tmp_path / "smoke").glob(f"{name}*.nc")) or name == "05_claims"
         assert list((tmp_path / "smoke" / "figures").glob(f"{name[:2]}_*.png"))
         assert list((tmp_path / "smoke" / "figures").glob(f"{name[:2]}_*.svg"))
-    assert "Verdicts, computed from the stores" in first.stdout
+    assert "What its registered sweeps say of the claims" in first.stdout
     made = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
     second = make_figures(tmp_path, "--profile", "smoke")
     assert second.returncode == 0, second.stderr

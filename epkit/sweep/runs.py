@@ -70,8 +70,9 @@ def run(
 
     Args:
         parameters: a `Sweep`, or values for one. Lists span the grid: dataset, sigma (V), samples, averaging,
-            learning_rate. The others: seeds (how many), hidden, input_gain (V), beta (S), iterations, estimator,
-            batch_size, epochs, train_images, test_images, validation_images, decay, bias_rate, dtype, looks, rates.
+            learning_rate. The others: seeds (how many), first_seed, hidden, input_gain (V), beta (S), iterations,
+            estimator, batch_size, epochs, train_images, test_images, first_test_image, validation_images,
+            first_validation_image, decay, bias_rate, dtype, looks, rates, realisation (of data order and noise).
         path: the netCDF store; what isn't merged yet lies beside it in `<name>.parts/`.
         network, readout: what makes what is trained and how it is read: called as DeepResistiveNetwork, and with
             (sigma of each member, samples, averaging). Others than epkit's own enter a run's hash with their source.
