@@ -170,6 +170,7 @@ def judged(name, settings):
     """The verdict over the family, and the setting that shows it best with its 95 % interval."""
     claim = SECOND["claims"][name]
     (low, high), point, everywhere = claim["inside"], claim.get("contains"), claim["holds"] == "everywhere"
+    high = np.inf if high == 1 else high  # of a share, whose interval may end at 1
     interval = {"limit": log_interval, "value": log_interval, "datasets": log_interval, "rescue": share_interval}.get(
         name, t_interval
     )

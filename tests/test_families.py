@@ -85,6 +85,9 @@ def test_rescued_runs_are_told_by_their_share():
     assert (row.verdict, row.n) == ("supported", 20)
     assert row.value == pytest.approx(0.75)
     assert row.low > 0.4
+    ds["test_error"] = xr.where(ds.sigma == 0, 0.88, ds.test_error).transpose(*ds.test_error.dims)
+    _, verdicts = judged(ds)
+    assert verdicts.verdict["rescue"] == "supported"  # of all runs, and the interval ends at 1
 
 
 def of_n(exponent=0.5, rng=0, **changes):

@@ -203,12 +203,14 @@ def family_rows(effects: dict[str, Effect]) -> pd.DataFrame:
     for name, (values, reason, interval) in effects.items():
         claim: Family = getattr(registered_claims().second.claims, name)
         m = max(1, int((reason == "").sum()))
+        # a share, and a difference of errors, is never above 1: its interval may end there
+        inside = claim.inside[0], np.inf if claim.inside[1] == 1 else claim.inside[1]
         effect, wide = interval(values), interval(values, level=1 - 0.05 / m)
         columns = effect.assign(wide_low=wide.low, wide_high=wide.high, reason=reason).rename(mean="value")
         table = columns.to_dataframe().reset_index().query("n > 0 or reason != ''")
         for column, low, high in (("verdict", "low", "high"), ("in the family", "wide_low", "wide_high")):
             table[column] = [
-                "not testable" if why else verdict(a, b, inside=claim.inside, contains=claim.contains)
+                "not testable" if why else verdict(a, b, inside=inside, contains=claim.contains)
                 for why, a, b in zip(table.reason, table[low], table[high], strict=True)
             ]
         tables.append(table.assign(claim=name))
