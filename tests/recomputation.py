@@ -223,6 +223,11 @@ def recompute(folder):
     """Of each claim its headline (value, low, high); of those of the second registration also verdict, m and where."""
     names = [*SETS, "averaging", "control-1", "control-2", "control-3"]
     stores = {name: xr.load_dataset(Path(folder) / f"10_confirmation.{name}.nc", engine="netcdf4") for name in names}
+    whole = {
+        name: ds.seed.values[(ds.run != "").all([d for d in ds.run.dims if d != "seed"])] for name, ds in stores.items()
+    }
+    for name in SETS:  # the seeds that all data sets have
+        stores[name] = stores[name].sel(seed=sorted(set.intersection(*(set(whole[other]) for other in SETS))))
     found = {name: judged(name, settings) for name, settings in families(stores).items()}
     found["escape"] = escape(
         xr.load_dataset(Path(folder) / "09_escape_from_the_plateau.1024x3-mnist.nc", engine="netcdf4")
