@@ -129,7 +129,9 @@ def test_the_page_is_short_and_says_what_the_rows_say():
     assert len(page) <= 10
     assert page.verdict.tolist() == verdicts.verdict.tolist()
     sentences = page.set_index("claim").sentence
-    assert sentences["accuracy"].startswith("**Noise lowers the error: supported.** The best noise saves 30 [")
+    assert sentences["accuracy"].startswith(
+        "**In some settings noise lowers the error by more than a point: supported.** The best noise saves 30 ["
+    )
     assert "Holds: MNIST at η = 0.02, 0.1; FashionMNIST" in sentences["accuracy"]
     assert study.page(study.judged_rows(None), "no such profile").empty
     whole = study.family_table(rows)
