@@ -227,7 +227,7 @@ def optimum_over_limit(ds: xr.Dataset, ratios: xr.Dataset, claimed: Range) -> Fi
     ax = axes[0, 0]
     least = ds.sigma.values[ds.sigma.values > 0].min()
     zero = 0.5 * min(claimed[0], float(ratios["mean"].where(ratios["mean"] > 0).min().fillna(claimed[0])), least * 1e3)
-    placed = ratios.assign({part: ratios[part].clip(min=zero) for part in ("mean", "low", "high")})
+    placed = ratios.assign({"mean": ratios["mean"].clip(min=zero)})
     canvas.by_dataset(ax, ds, placed)
     ax.axhspan(*claimed, color="0.92", lw=0, zorder=-1)
     ax.axhline(1, color="0.3", lw=0.8, ls="--")

@@ -62,12 +62,12 @@ def family_effects(ds: xr.Dataset, averaging: xr.Dataset | None = None, controls
 
 
 def _limits(error: xr.DataArray, chance: xr.DataArray) -> xr.Dataset:
-    """`limit` (V) and `width` of each seed over the family's settings, and whether the network `learns` at all."""
+    """`limit` (V) and `width` of each seed over the family's settings, the limits' `mean`, and whether it `learns`."""
     second = registered_claims().second
     of_each = [critical_limit(error, chance, definition=name) for name in second.definitions]
     limits = xr.concat(of_each, xr.Variable("definition", second.definitions))
     ran = error.notnull().any("sigma")
-    return limits[["limit", "width"]].assign(learns=limits.half.notnull(), ran=ran)
+    return limits[["limit", "width", "mean"]].assign(learns=limits.half.notnull(), ran=ran)
 
 
 def _few(bracketed: xr.DataArray, ran: xr.DataArray, learns: xr.DataArray, what: str = "limit") -> xr.DataArray:
@@ -143,7 +143,7 @@ def _beyond_tuning(error: xr.DataArray, choice: xr.DataArray, chance: xr.DataArr
 def _optimum(error: xr.DataArray, choice: xr.DataArray, chance: xr.DataArray, limits: xr.Dataset) -> Effect:
     """The decade below the limit against all that lies below that decade, no noise among it."""
     error, choice, first = _last(error), _last(choice), _last(limits.sel(definition="half way", drop=True))
-    limit = np.exp(np.log(first.limit).mean("seed"))
+    limit = first["mean"]
     parts = (error.sigma < limit / 10, (error.sigma >= limit / 10) & (error.sigma <= limit))
     below, decade = (at_choice(error, held_out_choice(choice.where(part), ["sigma"]), ["sigma"]) for part in parts)
     works, few = _works(error, chance), _few(first.limit.notnull(), first.ran, first.learns)
@@ -181,15 +181,12 @@ def scaling_limits(ds: xr.Dataset, controls: Sequence[xr.Dataset] = ()) -> xr.Da
 def _scaling(ds: xr.Dataset, controls: Sequence[xr.Dataset]) -> Effect:
     limits = scaling_limits(ds, controls)
     slopes = scaling_exponent(limits.where(limits.notnull().all("samples"))).slope
-    control, values = t_interval(slopes), slopes.sel(arm=["read-outs"])
+    setting = {name: [ds[name].item()] for name in ("dataset", "learning_rate")}
+    control, values = t_interval(slopes), slopes.sel(arm="read-outs", drop=True).expand_dims(setting)
     reason = "" if values.count() > 1 else "fewer than two seeds have a limit at every N"
     if not reason and "control" in slopes.arm:
         low, high = (float(bound.sel(arm="control")) for bound in (control.low, control.high))
         reason = "" if low <= 0.5 <= high else f"the control's interval, [{low:.3f}, {high:.3f}], misses 0.5"
-    place = {"dataset": ds.dataset.item(), "learning_rate": ds.learning_rate.item()}
-    values = values.rename(arm="dataset").assign_coords(dataset=[place["dataset"]]).expand_dims(
-        learning_rate=[place["learning_rate"]]
-    )  # fmt: skip
     return Effect(values, xr.full_like(values.isel(seed=0, drop=True), reason, object))
 
 

@@ -22,7 +22,7 @@ from .intervals import t_interval
 from .limit import final_error
 from .plateau import benefit_over_images, first_and_longer, images_in_all
 from .registration import registered_claims
-from .tables import in_words
+from .tables import LABELS, in_words
 
 # What judges each claim of the first registration from its notebook's store.
 JUDGES: dict[str, Callable[[xr.Dataset], pd.DataFrame]] = {
@@ -171,10 +171,8 @@ def _where(rows: pd.DataFrame, overall: pd.Series) -> str:
     parts = [f"of {overall.m} settings that can be tested {counts}"]
     if rows.definition.nunique() > 1:
         tested = rows[rows.verdict != "not testable"].groupby("definition", sort=False).verdict
-        parts.append(
-            "holds by definition: " + ", ".join(f"{d} {(v == 'supported').sum()} of {len(v)}" for d, v in tested)
-        )
-        return ". ".join(map(_sentence, parts)) + "."
+        counts = ", ".join(f"{d} {(v == 'supported').sum()} of {len(v)}" for d, v in tested)
+        return ". ".join(map(_sentence, [*parts, f"holds by definition: {counts}"])) + "."
     for word, verdict in (("holds", "supported"), ("fails", "contradicted")):
         places = []
         for dataset, group in rows[rows.verdict == verdict].groupby("dataset", sort=False):
@@ -220,12 +218,7 @@ def family_table(rows: pd.DataFrame) -> pd.DataFrame:
 
 def settings_table(rows: pd.DataFrame) -> pd.DataFrame:
     """Rows of `judged_rows` to read: three digits, "" for what does not apply."""
-    names = {"dataset": "data set", "learning_rate": "η", "epoch": "epochs"}
-
-    def text(value: object) -> str:
-        return "" if pd.isna(value) else f"{value:.3g}" if isinstance(value, float) else str(value)
-
-    return rows.map(text).rename(columns=names)
+    return in_words(rows).rename(columns=LABELS)
 
 
 def best_accuracies(ds: xr.Dataset) -> dict[str, xr.Dataset]:
@@ -316,7 +309,7 @@ def first_registration(judged: pd.DataFrame) -> pd.DataFrame:
     effect = [f"{v} [{low}, {high}]" if low else v or "none" for v, low, high in words[["value", "low", "high"]].values]
     columns = ["claim", "dataset", "learning_rate", "measure", "measured [95 %]", "n", "verdict", "note", "store"]
     table = words.assign(**{"measured [95 %]": effect})[columns]
-    return table.rename(columns={"dataset": "data set", "learning_rate": "η"})
+    return table.rename(columns=LABELS)
 
 
 def _networks(profile: str, notebook: str) -> dict[str, xr.Dataset]:

@@ -14,7 +14,7 @@ OPTIONS = {
 }  # fmt: skip
 # Columns of a claims table that may hold one value in all its rows, and are then told above it.
 LIFTED = ("claim", "dataset", "network", "learning_rate", "averaging", "samples", "steps", "measure", "setting", "note")
-LABELS = {"dataset": "data set", "learning_rate": "η", "samples": "N"}
+LABELS = {"dataset": "data set", "learning_rate": "η", "samples": "N", "epoch": "epochs"}
 
 
 class Table:
@@ -53,7 +53,7 @@ def rounded(claims: pd.DataFrame) -> Table:
 def in_words(claims: pd.DataFrame) -> pd.DataFrame:
     """All cells of a claims table as text, "" for what is missing."""
     formats = {"value": "{:.3g}", "low": "{:.3g}", "high": "{:.3g}", "learning_rate": "{:g}", "steps": "{:,.0f}"}
-    formats |= {"samples": "{:.0f}", "n": "{:.0f}"}
+    formats |= {"samples": "{:.0f}", "n": "{:.0f}", "epoch": "{:g}"}
 
     def text(name: Hashable, value: object) -> str:
         if pd.isna(value):
