@@ -242,11 +242,14 @@ def test_the_forest_shows_every_setting_that_can_be_tested():
         "claim": ["accuracy"] * 3 + ["datasets"], "dataset": ["MNIST"] * 3 + ["MNIST / KMNIST"],
         "value": [0.1, 0.02, np.nan, 3.0], "low": [0.05, -0.01, np.nan, 2.5], "high": [0.15, 0.05, np.nan, 4.0],
         "verdict": ["supported", "undecided", "not testable", "contradicted"],
+        "n": [20, 18, 0, 20],
     })  # fmt: skip
     verdicts = pd.DataFrame({"verdict": ["supported", "contradicted"]}, ["accuracy", "datasets"])
-    figure = figures.forest(rows, verdicts)
+    figure = figures.forest(rows, verdicts, store())
     accuracy, datasets = figure.axes[:2]
     assert "supported, 2 settings" in accuracy.get_title()
+    assert "n = 18 … 20" in accuracy.get_title()
+    assert "10 epochs of 7,000 images" in words(figure)
     np.testing.assert_allclose(sorted(x for line in accuracy.lines for x in line.get_xdata()), [2, 10])  # points
     assert datasets.get_xscale() == "log"
     assert "contradicted, 1 setting" in datasets.get_title()

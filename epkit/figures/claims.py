@@ -4,6 +4,7 @@ import textwrap
 
 import numpy as np
 import pandas as pd
+import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -14,16 +15,16 @@ from . import canvas
 TICKS = (1e-5, 5e-5, 2e-4, 1e-3, 0.1, 0.5, 1, 2, 5, 10, 20)
 LOGARITHMIC = ("limit", "value", "datasets")  # claims on ratios or volts
 AXES = {
-    "limit": "10 to 90 % width, ratio of σ", "value": "σ_c (V)", "datasets": "ratio of the limits",
+    "limit": "10 to 90 % width, ratio of σ", "value": canvas.LIMIT, "datasets": "ratio of the limits",
     "scaling": "exponent of N", "rescue": "stuck runs fewer (%)", "accuracy": "points of error saved",
     "beyond_tuning": "points of error saved", "optimum": "points of error saved",
 }  # fmt: skip
 
 
-def forest(rows: pd.DataFrame, verdicts: pd.DataFrame) -> Figure:
+def forest(rows: pd.DataFrame, verdicts: pd.DataFrame, ds: xr.Dataset) -> Figure:
     """A panel a claim: its effect in each setting that can be tested, by size, with 95 % interval.
 
-    `rows` of `study.judged_rows`, `verdicts` of `study.family_verdicts`. Grey: where the claim says that effects lie.
+    `rows` of `study.judged_rows`, `verdicts` of `study.family_verdicts`, `ds`: `grid` of the evidence.
     """
     colours = {name: f"C{k}" for k, name in enumerate(rows.dataset.drop_duplicates())}
     figure, axes = canvas.blank(-(-len(verdicts) // 4), 4, (2.6, 2.6))
@@ -32,13 +33,16 @@ def forest(rows: pd.DataFrame, verdicts: pd.DataFrame) -> Figure:
     for ax, (name, overall) in zip(axes.flat, verdicts.iterrows(), strict=False):
         tested = rows[(rows.claim == name) & (rows.verdict != "not testable")]
         _family(ax, str(name), tested.sort_values("value", ignore_index=True), colours)
+        seeds = f",\nn = {canvas.span(tested.n)}" if len(tested) else ""
         title = textwrap.fill(SAID[str(name)].claim, 26)
-        ax.set_title(f"{title}:\n{overall.verdict}, {len(tested)} setting{'s' * (len(tested) != 1)}", fontsize="small")
+        ax.set_title(
+            f"{title}:\n{overall.verdict}, {len(tested)} setting{'s' * (len(tested) != 1)}{seeds}", fontsize="small"
+        )
         ax.set_xlabel(AXES[str(name)], fontsize="small")
     looks = {canvas.literally(name): {"color": colour, "lw": 2} for name, colour in colours.items()}
     canvas.key(figure, looks)
-    return canvas.captioned(
-        figure, "What the claims say, and what is measured",
+    return canvas.finish(
+        figure, "What the claims say, and what is measured", ds,
         "bars: 95 % intervals over seeds of the settings that can be tested, by size; grey: what the claim says",
         "a verdict is over the whole family: params/claims.yaml, second registration",
     )  # fmt: skip

@@ -49,8 +49,11 @@ def replication(fresh: xr.Dataset, earlier: xr.Dataset | None) -> Figure:
     return canvas.finish(figure, "Is the same measured again?", fresh, note)
 
 
-def scaling(limits: xr.DataArray) -> Figure:
-    """The limit over N, from `study.scaling_limits`, with the exponent of each arm: that of the control is 1/2."""
+def scaling(limits: xr.DataArray, ds: xr.Dataset) -> Figure:
+    """The limit over N, from `study.scaling_limits` of `ds`, with the exponent of each arm; the control's is 1/2.
+
+    One data set, one learning rate: else ValueError.
+    """
     figure, axes = canvas.blank(1, 1, (5.2, 3.6))
     ax = axes[0, 0]
     for arm, look in ARMS.items():
@@ -66,8 +69,9 @@ def scaling(limits: xr.DataArray) -> Figure:
     ax.set(xscale="log", yscale="log", xlabel="number of read-outs N", ylabel=canvas.LIMIT)
     canvas.plain_ticks(ax.xaxis, limits.samples.values.tolist())
     ax.legend(fontsize="small", loc="upper left")
-    return canvas.captioned(
-        figure, "Does averaging N read-outs move the limit by √N?",
-        f"bars: geometric means with 95 % t intervals over {limits.sizes['seed']} seeds; exponents likewise",
+    ds = canvas.single(ds, "dataset", "learning_rate")
+    return canvas.finish(
+        figure, f"Does averaging move the limit by √N? {canvas.setting(ds, ds.learning_rate)}", ds,
+        "bars: geometric means with 95 % t intervals over seeds; exponents likewise",
         "control: a single read-out with other data order and noise, scaled by √N",
     )  # fmt: skip
