@@ -120,7 +120,7 @@ def test_make_figures_trains_on_the_cluster_that_it_is_given(dask, tmp_path, mon
     monkeypatch.setenv("EPKIT_RESULTS", str(tmp_path / "results"))
     assert execute.main(["figures", "--profile", "smoke", "--scheduler", dask.address]) == 0
     shown = capfd.readouterr()
-    assert "Verdicts, computed from the stores" in shown.out
+    assert "What its sweeps, which are exploratory, say of the claims" in shown.out
     assert "2 workers" in shown.err
     with pool.connected(dask.address) as client:
         assert not client.run_on_scheduler(lambda dask_scheduler: list(dask_scheduler.tasks)), "nothing is left behind"

@@ -12,7 +12,7 @@ from ..study.registration import registered_claims
 from ..study.report import SAID
 from . import canvas
 
-TICKS = (1e-5, 5e-5, 2e-4, 1e-3, 0.1, 0.5, 1, 2, 5, 10, 20)
+TICKS = (1e-5, 5e-5, 2e-4, 1e-3, 0.1, 0.5, 1, 2, 5, 10, 20, 100)
 LOGARITHMIC = ("limit", "value", "datasets")  # claims on ratios or volts
 AXES = {
     "limit": "10 to 90 % width, ratio of σ", "value": canvas.LIMIT, "datasets": "ratio of the limits",
@@ -43,7 +43,8 @@ def forest(rows: pd.DataFrame, verdicts: pd.DataFrame, ds: xr.Dataset) -> Figure
     canvas.key(figure, looks)
     return canvas.finish(
         figure, "What the claims say, and what is measured", ds,
-        "bars: 95 % intervals over seeds of the settings that can be tested, by size; grey: what the claim says",
+        "bars: 95 % intervals over seeds of the settings that can be tested, by size, some beyond their panel",
+        "grey: what the claim says",
         "a verdict is over the whole family: params/claims.yaml, second registration",
     )  # fmt: skip
 
@@ -61,6 +62,9 @@ def _family(ax: Axes, name: str, tested: pd.DataFrame, colours: dict[str, str]) 
     ends += [unit * claim.inside[1]] * (name in (*LOGARITHMIC, "scaling") or not len(tested))
     low, high = min(ends), max(ends)
     if name in LOGARITHMIC:
+        # of two or three seeds an interval may span decades in which there is nothing to see
+        effects = [unit * end for end in claim.inside] + (unit * tested.value).tolist()
+        low, high = max(low, min(effects) / 10), min(high, max(effects) * 10)
         ax.set(xscale="log", xlim=(low / 1.25, high * 1.25))
         canvas.plain_ticks(ax.xaxis, [tick for tick in TICKS if low / 1.25 < tick < high * 1.25])
     else:
