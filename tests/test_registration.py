@@ -12,7 +12,7 @@ from epkit.sweep import store
 
 ROOT = Path(__file__).parents[1]
 FILE = "params/claims.yaml"
-DESIGN = "params/study/10_confirmation.yaml"
+NOTEBOOKS = [registered_claims().second.notebook, *registered_claims().later]
 
 
 def git(*arguments: str) -> str:
@@ -24,11 +24,12 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def registering_commits() -> tuple[str, str]:
-    """The commits that added the first registration, and the second."""
-    first = git("log", "--diff-filter=A", "--format=%H", "--", FILE).splitlines()[-1]
-    second = git("log", "-S\nsecond:\n", "--format=%H", "--", FILE).splitlines()[-1]
-    return first, second
+def registering_commit(notebook: str | None = None) -> str:
+    """The commit that registered a notebook, None for the first registration."""
+    if notebook is None:
+        return git("log", "--diff-filter=A", "--format=%H", "--", FILE).splitlines()[-1]
+    key = "\nsecond:\n" if notebook == registered_claims().second.notebook else f"\n  {notebook}:\n"
+    return git("log", f"-S{key}", "--format=%H", "--", FILE).splitlines()[-1]
 
 
 def flat(values: object, name: str = "") -> dict[str, object]:
@@ -49,32 +50,35 @@ def at(commit: str, path: str = FILE) -> dict:
 
 
 def test_every_difference_from_what_was_registered_is_a_deviation():
-    first, second = registering_commits()
     now = yaml.safe_load((ROOT / FILE).read_text(encoding="utf-8"))
     claims = registered_claims()
-    for then, current, deviations in (
-        (at(first), {k: v for k, v in now.items() if k != "second"}, claims.deviations),
-        (at(second)["second"], now["second"], claims.second.deviations),
-    ):
+    first = {k: v for k, v in now.items() if k not in ("second", "later")}
+    registrations = [(at(registering_commit()), first, claims.deviations)]
+    second = at(registering_commit(claims.second.notebook))["second"]
+    registrations.append((second, now["second"], claims.second.deviations))
+    for name, later in claims.later.items():
+        registrations.append((at(registering_commit(name))["later"][name], now["later"][name], later.deviations))
+    for then, current, deviations in registrations:
         then.pop("deviations"), current.pop("deviations")
         said = {field for deviation in deviations for field in deviation.fields}
         unsaid = {key for key in changed(then, current) if not any(re.fullmatch(f, key) for f in said)}
         assert not unsaid, f"{FILE} was changed since it was registered: no deviation names {sorted(unsaid)}"
 
 
-def test_the_design_is_as_it_was_registered():
-    now = yaml.safe_load((ROOT / DESIGN).read_text(encoding="utf-8"))
-    then = at(registering_commits()[1], DESIGN)
-    assert changed(then, now) <= {"compute"}
+@pytest.mark.parametrize("notebook", NOTEBOOKS)
+def test_the_design_is_as_it_was_registered(notebook):
+    design = f"params/study/{notebook}.yaml"
+    now = yaml.safe_load((ROOT / design).read_text(encoding="utf-8"))
+    assert changed(at(registering_commit(notebook), design), now) <= {"compute"}
 
 
-def test_the_second_registration_precedes_its_data():
-    registered = registering_commits()[1]
-    stores = sorted((ROOT / "results" / "study").glob(f"{registered_claims().second.notebook}.*.nc"))
+@pytest.mark.parametrize("notebook", NOTEBOOKS)
+def test_a_registration_precedes_its_data(notebook):
+    registered = registering_commit(notebook)
+    stores = [ds for path in (ROOT / "results" / "study").glob(f"{notebook}.*.nc") if "run" in (ds := store.read(path))]
     assert stores
-    for path in stores:
-        for maker in store.makers(store.read(path)):
+    for ds in stores:
+        for maker in store.makers(ds):
             commit = re.search(r"commit ([0-9a-f]+)", maker)
-            assert commit, f"{path.name}: made by {maker}, which names no commit"
+            assert commit, f"{notebook}: made by {maker}, which names no commit"
             git("merge-base", "--is-ancestor", registered, commit[1])
-        assert git("log", "--format=%H", f"{registered}..HEAD", "--", str(path.relative_to(ROOT)))

@@ -121,7 +121,7 @@ class Deviation(Registered):
 
 
 class Family(Registered):
-    """A claim of the second registration, judged over all settings of its family that can be tested."""
+    """A claim of the second or a later registration, judged over all settings of its family that can be tested."""
 
     paper: str
     hypothesis: str
@@ -161,6 +161,14 @@ class Second(Registered):
     deviations: list[Deviation]
 
 
+class Later(Registered):
+    """The registration of a notebook: its claims, judged by the rules of the second registration."""
+
+    pilot: str
+    claims: dict[str, Family]
+    deviations: list[Deviation]
+
+
 class Claims(Registered):
     """`params/claims.yaml`: hypotheses, measures and thresholds, fixed before the data."""
 
@@ -177,6 +185,7 @@ class Claims(Registered):
     exactness: ToleranceClaim
     deviations: list[Deviation]
     second: Second
+    later: dict[str, Later]  # by notebook
 
 
 @cache
