@@ -3,23 +3,27 @@
 from .data import add as add_data
 from .ep.learning import gradient
 from .ep.networks import DeepResistiveNetwork, Network
+from .ep.prediction import predict_critical_limit, readouts_needed
 from .ep.probe import evaluate
 from .ep.readout import GaussianReadout, Readout
+from .ep.schedule import Adaptive, Schedule
 from .ep.training import State, train
 from .files import StoreError
 from .messages import ParameterError
 from .reference.exactness import measure_exactness
 from .reference.mechanism import examine_network
 from .sweep.inputs import notebook
-from .sweep.runs import finished_runs, run, run_several, untrained
+from .sweep.runs import finished_runs, predicted, run, run_several, untrained
 from .sweep.store import origin, results
 
 __all__ = [
+    "Adaptive",
     "DeepResistiveNetwork",
     "GaussianReadout",
     "Network",
     "ParameterError",
     "Readout",
+    "Schedule",
     "State",
     "StoreError",
     "add_data",
@@ -30,6 +34,9 @@ __all__ = [
     "measure_exactness",
     "notebook",
     "origin",
+    "predict_critical_limit",
+    "predicted",
+    "readouts_needed",
     "results",
     "run",
     "run_several",

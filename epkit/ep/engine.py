@@ -63,6 +63,8 @@ def choose(engine: Engine, net: Network, readout: Readout | None) -> tuple[str, 
         reason = ""
         if type(net) is not DeepResistiveNetwork:
             reason = f"the C++ engine knows no {type(net).__name__}"
+        elif getattr(readout, "updates", None) is not None:
+            reason = "the C++ engine reads all updates from the same reads"
         elif readout is not None and getattr(type(readout), "read", None) is not GaussianReadout.read:
             reason = f"the C++ engine adds noise to what is read, and can't do {type(readout).__name__}"
         if reason:

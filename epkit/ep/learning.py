@@ -16,6 +16,7 @@ from torch import Tensor
 from . import checks
 from .networks import Gradient, Images, Network, Nudges, PhaseStates, Rates, Targets
 from .readout import Readout, by_layer, draw
+from .schedule import estimated
 
 # Of the gradient: which nudged phases it compares.
 Estimator = Literal["centered", "positive", "negative"]
@@ -66,11 +67,12 @@ def gradient(
     if net.sizes[-1] > 1 and bool((target == target[..., :1]).all()):
         raise ValueError("target: all outputs of every image are equal, which names no class: must be one-hot")
     states = phases(net, x, target, beta=beta, iterations=iterations, estimator=estimator)
+    read, width = states, beta * (NUDGES[estimator][0] - NUDGES[estimator][1])
     if readout is not None:
         checks.readout(readout, net.members)
         noise = draw(readout, (2, states[0].shape[2], sum(net.sizes[1:])), generator)
-        states = readout.read(states, by_layer(None if noise is None else noise[None].to(states[0]), states))
-    return net.contrast(x, states, beta * (NUDGES[estimator][0] - NUDGES[estimator][1]))
+        read = readout.read(states, by_layer(None if noise is None else noise[None].to(states[0]), states))
+    return estimated(readout, lambda v: net.contrast(x, v, width), read, states)
 
 
 def phases(
@@ -90,7 +92,7 @@ def step(
     Returns the free outputs (V), which are the predictions before the update.
     """
     free, states = net.relax_phases(x, target, rule.nudges, rule.iterations)
-    if rule.readout is not None:
-        states = rule.readout.read(states, by_layer(noise, states))
-    net.update(net.contrast(x, states, rule.nudges[0] - rule.nudges[1]), rule.rates, rule.bias_rate * rule.rates)
+    read = states if rule.readout is None else rule.readout.read(states, by_layer(noise, states))
+    estimate = estimated(rule.readout, lambda v: net.contrast(x, v, rule.nudges[0] - rule.nudges[1]), read, states)
+    net.update(estimate, rule.rates, rule.bias_rate * rule.rates)
     return free[-1]

@@ -255,6 +255,11 @@ class DeepResistiveNetwork(Network):
         """States of units at equal distances, for the two halves of a layer differ."""
         return [v[..., :: max(1, v.shape[-1] // most)] for v in states]
 
+    def bounded(self, v: Float[Tensor, "member phase batch n"]) -> Float[Tensor, "member phase batch n"]:
+        """Hidden units at the diodes' bounds: the first half conducts only upwards, the second half only downwards."""
+        positive = torch.arange(v.shape[-1], device=v.device) < v.shape[-1] // 2
+        return torch.where(positive, v.clamp_min(0), v.clamp_max(0))
+
     def _circuit(self, x: Images) -> tuple[Float[Tensor, "member 1 batch n_1"], list[Float[Tensor, "member 1 1 _n"]]]:
         """Current of the clamped inputs into layer 1 (A), and the conductances that meet at each unit, summed (S).
 
@@ -295,7 +300,7 @@ class DeepResistiveNetwork(Network):
                 if layer == last and target is not None and nudges is not None:
                     beta = nudges[:, None, None]
                     current, total = current + beta * batch_of(target)[:, None], total + beta
-                v[layer] = current / total if layer == last else _diodes(current / total)
+                v[layer] = current / total if layer == last else self.bounded(current / total)
         unmoved = (drive.new_zeros(len(drive), 1, 1, b.shape[1]) for b in self.biases)
         return [zero if s is None else s for s, zero in zip(v, unmoved, strict=True)]
 
@@ -310,9 +315,3 @@ def _product(
 ) -> Float[Tensor, "member phase batch m"]:
     """v w in one batched product: phase and batch are rows of the same matrix."""
     return (v.flatten(1, 2) @ w).unflatten(1, v.shape[1:3])
-
-
-def _diodes(v: Float[Tensor, "member phase batch n"]) -> Float[Tensor, "member phase batch n"]:
-    """The hidden units' bounds: the first half conducts only upwards, the second half only downwards."""
-    positive = torch.arange(v.shape[-1], device=v.device) < v.shape[-1] // 2
-    return torch.where(positive, v.clamp_min(0), v.clamp_max(0))

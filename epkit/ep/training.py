@@ -21,8 +21,9 @@ from ..messages import shown
 from . import checks, probe
 from .engine import Block, Engine, Steps, choose
 from .learning import NUDGES, Estimator, Rule
-from .networks import Network
-from .readout import Readout, draw
+from .networks import Gradient, Network
+from .readout import Readout, by_layer, draw
+from .schedule import Adaptive, Schedule
 
 UNITS = {"train_cost": "V2", "conductance": "S", "conductance_sd": "S", "response": "V"}
 LayerRate = float | Float[Tensor, " member"]
@@ -40,6 +41,7 @@ class Plan(NamedTuple):
     decay: float
     records: list[int]
     seeds: tuple[int, ...]  # a member's, of data order and noise
+    warm_up: int  # images over which the rates rise
 
 
 @dataclass
@@ -47,13 +49,16 @@ class State:
     """Where training stands: with the network's parameters, all that is needed to go on.
 
     `epoch` epochs and `step` steps of the next one are done; `wrong` (count) and `cost` (V^2, summed) of each member
-    are those of the training images since the last record; `history` are the records so far.
+    are those of the training images since the last record; `history` are the records so far. Of a read-out that
+    follows training: `reads`, N over its `samples`, and `used`, the reads of a unit and phase since the last record.
     """
 
     epoch: int = 0
     step: int = 0
     wrong: Int[Tensor, " member"] | int = 0
     cost: Float[Tensor, " member"] | float = 0.0
+    reads: Float[Tensor, " member"] | float = 1.0
+    used: Float[Tensor, " member"] | float = 0.0
     history: list[xr.Dataset] = field(default_factory=list)
 
 
@@ -75,6 +80,7 @@ def train(
     validation: Labelled | None = None,
     estimator: Estimator = "centered",
     looks: int | None = None,
+    warm_up: int | None = None,
     state: State | None = None,
     engine: Engine = "auto",
     progress: Callable[[int], object] | None = None,
@@ -89,7 +95,8 @@ def train(
         epochs: in all, those that `state` has behind it included. beta, iterations: nudge (S), iterations of a phase.
         learning_rates: one a layer, for all members or (member,); times `decay` after each epoch, for biases also
             times `bias_rate`.
-        readout: what the learning rule reads; None reads exactly.
+        readout: what the learning rule reads; None reads exactly. A `Schedule` follows training.
+        warm_up: images over which the learning rates rise from 0; None: they begin as they are.
         test, validation: images and classes evaluated at each record.
         looks: records an epoch, at equal distances, each with `probe.layers`; None: a plain record after each epoch.
         state: brought up to date after each block of steps, before `progress` is called with its number of images.
@@ -97,13 +104,14 @@ def train(
 
     Returns:
         Dataset over (epoch, member[, layer]), epochs being those finished: `train_error`, `train_cost` (before each
-        update, since the last record), `test_error`, `validation_error`, `activity`, `conductance`, `diverged`.
+        update, since the last record), `test_error`, `validation_error`, `activity`, `conductance`, `diverged`; of a
+        `Schedule` also `reads`, the mean number of reads N since the last record.
         Its attribute `engine` names what trained.
 
     Raises:
         ValueError: for an argument that makes no training, by its name, before any step.
     """
-    plan = _plan(net, x, y, {"test": test, "validation": validation}, epochs, batch_size, decay, looks, seed)
+    plan = _plan(net, x, y, {"test": test, "validation": validation}, epochs, batch_size, decay, looks, seed, warm_up)
     rule = _rule(net, beta, iterations, learning_rates, bias_rate, estimator, readout)
     name, take_steps = choose(engine, net, readout)
     look = None
@@ -117,7 +125,7 @@ def train(
 
 def _plan(
     net: Network, x: Tensor, y: Tensor, tests: Mapping[str, Labelled | None],
-    epochs: int, batch_size: int, decay: float, looks: int | None, seed: int | Sequence[int],
+    epochs: int, batch_size: int, decay: float, looks: int | None, seed: int | Sequence[int], warm_up: int | None,
 ) -> Plan:  # fmt: skip
     x, y = checks.labelled(net, (x, y), ("x", "y"))
     batch_size = checks.count("batch_size", batch_size, most=len(x))
@@ -132,6 +140,7 @@ def _plan(
         checks.number("decay", decay, above=0.0),
         [steps * k // times for k in range(1, times + 1)],
         checks.seeds(seed, net.members),
+        0 if warm_up is None else checks.count("warm_up", warm_up),
     )
 
 
@@ -164,7 +173,11 @@ def _advance(
     while state.epoch < plan.epochs:
         of_epoch = rule._replace(rates=rule.rates * plan.decay**state.epoch)
         for block, end in _blocks(net, plan, rule.readout, state):
-            wrong, cost = take_steps(net, block, of_epoch)
+            seen = plan.batch_size * (state.epoch * plan.records[-1] + end)
+            now = of_epoch._replace(rates=of_epoch.rates * min(1.0, seen / plan.warm_up)) if plan.warm_up else of_epoch
+            if isinstance(rule.readout, Schedule):
+                now = now._replace(readout=_followed(net, plan, block, now, rule.readout, state))
+            wrong, cost = take_steps(net, block, now)
             state.step, state.wrong, state.cost = end, state.wrong + wrong.cpu(), state.cost + cost.cpu()
             if end in plan.records:
                 seen = plan.batch_size * (end - max((k for k in plan.records if k < end), default=0))
@@ -174,10 +187,40 @@ def _advance(
                     values[f"{name}_error"], activity = probe.evaluate(net, x, y, rule.iterations)
                     values |= {"activity": activity} if name == "test" else {}
                 values |= look() if look else {}
+                values |= {"reads": state.used / seen} if isinstance(rule.readout, Schedule) else {}
                 state.history.append(_record(values, state.epoch + (end / plan.records[-1] if look else 1)))
-                state.wrong, state.cost = 0, 0.0
+                state.wrong, state.cost, state.used = 0, 0.0, 0.0
             progress(block.rows.shape[1] * plan.batch_size)
         state.epoch, state.step = state.epoch + 1, 0
+
+
+def _followed(net: Network, plan: Plan, block: Block, rule: Rule, readout: Schedule, state: State) -> Schedule:
+    """The read-out of a block of steps, N being that which the block begins with; its reads are counted in `state`."""
+    begin, images = (
+        plan.batch_size * (state.epoch * plan.records[-1] + state.step),
+        block.rows.shape[1] * plan.batch_size,
+    )
+    reads = torch.as_tensor(state.reads, dtype=torch.float64).expand(net.members)
+    if isinstance(readout, Adaptive):
+        measures = begin // readout.every > (begin - images) // readout.every
+        if measures and block.noise is not None and block.rows.shape[1] > 1:
+            reads = readout.more(reads, _read_twice(net, block, rule._replace(readout=readout.reading(reads))))
+            state.used = state.used + 2 * plan.batch_size * readout.samples * reads
+        state.reads = reads
+    by_step = readout.reads_at(range(begin, begin + images, plan.batch_size)).double()
+    state.used = state.used + plan.batch_size * readout.samples * reads * by_step.sum()
+    return readout.reading(reads) if isinstance(readout, Adaptive) else readout
+
+
+def _read_twice(net: Network, block: Block, rule: Rule) -> list[Gradient]:
+    """Two estimates of the gradient of a block's first batch, from the reads of its first two steps."""
+    batch, readout = block.rows[block.stream, 0], rule.readout
+    _, states = net.relax_phases(block.x[batch], block.target[batch], rule.nudges, rule.iterations)
+    estimates = []
+    for k in range(2):
+        read = readout.read(states, by_layer(block.noise[block.stream, k], states))  # type: ignore[union-attr, index]
+        estimates.append(net.contrast(block.x[batch], read, rule.nudges[0] - rule.nudges[1]))
+    return estimates
 
 
 def _blocks(net: Network, plan: Plan, readout: Readout | None, state: State) -> Iterator[tuple[Block, int]]:
@@ -200,6 +243,9 @@ def _blocks(net: Network, plan: Plan, readout: Readout | None, state: State) -> 
             drawn = [draw(readout, shape, _generator(s, epoch, number)) for s in streams]
             noises = [xi for xi in drawn if xi is not None]
             noise = torch.stack(noises)[:, offset : offset + end - begin].to(plan.x) if noises else None
+            if noise is not None and isinstance(readout, Schedule):
+                seen = range(epoch * steps + begin, epoch * steps + end)
+                noise = readout.shaped(noise, [plan.batch_size * k for k in seen], net.sizes[1:])
         yield Block(plan.x, plan.target, order[:, begin:end], stream, noise), end
         begin = end
 

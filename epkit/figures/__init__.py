@@ -10,6 +10,7 @@ from .clt_scaling import clt_scaling, collapse
 from .dataset_comparison import dataset_comparison, limit_ratios, sample_images
 from .claims import forest
 from .confirmation import replication, scaling
+from .what_sets_the_limit import correlated_reads, noise_scale, predicted_limits
 from .oracles import error_over_beta, real_diodes, rounding, stopping_early
 from .benefit_of_noise import choice_made_on, convergence, error_map, final_accuracies
 from .benefit_of_noise import noise_or_tuning, optimum_over_limit, rounding_control

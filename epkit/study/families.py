@@ -8,7 +8,7 @@ setting that cannot be tested has a reason. Errors, stores and intervals as in `
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -190,15 +190,15 @@ def _scaling(ds: xr.Dataset, controls: Sequence[xr.Dataset]) -> Effect:
     return Effect(values, xr.full_like(values.isel(seed=0, drop=True), reason, object))
 
 
-def family_rows(effects: dict[str, Effect]) -> pd.DataFrame:
-    """A row for each setting of each claim's family: COLUMNS.
+def family_rows(effects: Mapping[str, Effect], claims: Mapping[str, Family] | None = None) -> pd.DataFrame:
+    """A row for each setting of each claim's family: COLUMNS. `claims`: by name, None for the second registration's.
 
     `verdict` is by the 95 % interval (low, high); `in the family` by the wider one, at 1 - 0.05/m for the m settings of
     the family that can be tested. `value` and the bounds are in the units of the claim's measure.
     """
-    tables = []
+    tables, claims = [], claims or dict(registered_claims().second.claims)
     for name, (values, reason, interval) in effects.items():
-        claim: Family = getattr(registered_claims().second.claims, name)
+        claim = claims[name]
         m = max(1, int((reason == "").sum()))
         # a share, and a difference of errors, is never above 1: its interval may end there
         inside = claim.inside[0], np.inf if claim.inside[1] == 1 else claim.inside[1]
@@ -214,7 +214,7 @@ def family_rows(effects: dict[str, Effect]) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True).reindex(columns=COLUMNS)
 
 
-def family_verdicts(rows: pd.DataFrame) -> pd.DataFrame:
+def family_verdicts(rows: pd.DataFrame, claims: Mapping[str, Family] | None = None) -> pd.DataFrame:
     """A row for each claim, of `family_rows`: its verdict over the family, and the setting that shows it best.
 
     That is, of a claim that should hold everywhere, the setting farthest from it, and of others the setting most in
@@ -222,9 +222,9 @@ def family_verdicts(rows: pd.DataFrame) -> pd.DataFrame:
     verdicts count them by their 95 % intervals.
     """
     columns = [name for name in COLUMNS if name not in ("claim", "in the family")] + ["m", *VERDICTS]
-    verdicts = {}
+    verdicts, claims = {}, claims or dict(registered_claims().second.claims)
     for name, settings in rows.groupby("claim", sort=False):
-        claim: Family = getattr(registered_claims().second.claims, str(name))
+        claim = claims[str(name)]
         tested = settings[settings.verdict != "not testable"]
         decisive, other = (
             ("contradicted", "supported") if claim.holds == "everywhere" else ("supported", "contradicted")
@@ -235,7 +235,7 @@ def family_verdicts(rows: pd.DataFrame) -> pd.DataFrame:
         )
         candidates = deciding if len(deciding) else tested
         if len(candidates):
-            extreme = candidates.loc[_against(str(name), claim, candidates.value).idxmax()].to_dict()
+            extreme = candidates.loc[_against(claim, candidates.value).idxmax()].to_dict()
         else:
             nothing = dict.fromkeys(("value", "low", "high"), np.nan) | {"reason": settings.reason.mode()[0]}
             extreme, judged = settings.iloc[0].to_dict() | nothing, "not testable"
@@ -245,8 +245,22 @@ def family_verdicts(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame.from_dict(verdicts, orient="index", columns=columns)
 
 
-def _against(name: str, claim: Family, value: pd.Series) -> pd.Series:
-    """How far a value lies out: away from a claim on all settings, or in favour of a claim on some."""
-    if name in ("value", "datasets"):
-        return np.log(value / np.sqrt(np.prod(claim.inside))).abs()
-    return value if name == "limit" or claim.holds == "somewhere" else -value
+def verdict_table(rows: pd.DataFrame, claims: Mapping[str, Family]) -> pd.DataFrame:
+    """`family_verdicts` of a later registration to read: a row for each hypothesis."""
+    table = family_verdicts(rows, claims)
+    numbers = zip(table["value"], table.low, table.high, strict=True)
+    effect = ["none" if np.isnan(v) else f"{v:.3g} [{low:.3g}, {high:.3g}]" for v, low, high in numbers]
+    shown = {"most telling setting": table.dataset, "value [95 %]": effect, "n": table.n, "tested": table.m}
+    counts = {name: table[name] for name in VERDICTS[:3]}
+    hypotheses = [claims[str(name)].hypothesis for name in table.index]
+    return pd.DataFrame(shown | counts | {"verdict": table.verdict}).set_axis(hypotheses)
+
+
+def _against(claim: Family, value: pd.Series) -> pd.Series:
+    """How far a value lies out: in favour of a claim on some settings, away from a claim on all."""
+    low, high = claim.inside
+    if claim.holds == "somewhere":
+        return value
+    if high == 1:  # shares and errors, the more the better
+        return -value
+    return np.log(value / np.sqrt(low * high)).abs() if low > 0 else (value - (low + high) / 2).abs()

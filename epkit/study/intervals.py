@@ -47,6 +47,14 @@ def paired_share(difference: xr.DataArray, dim: str = "seed", level: float = 0.9
     return xr.Dataset({"mean": difference.mean(dim), **known, "n": n})
 
 
+def share(outcomes: xr.DataArray, dim: str = "seed", level: float = 0.95) -> xr.Dataset:
+    """Share over `dim` of the outcomes that are 1, not 0, with its Wilson interval: (mean, low, high, n)."""
+    n = outcomes.count(dim)
+    of_each = xr.apply_ufunc(wilson, outcomes.sum(dim), n, output_core_dims=[[]] * 3, vectorize=True,
+                             kwargs={"level": level})  # fmt: skip
+    return xr.Dataset(dict(zip(("mean", "low", "high"), of_each, strict=True)) | {"n": n})
+
+
 def geometric_interval(values: xr.DataArray, dim: str = "seed", level: float = 0.95) -> xr.Dataset:
     """Geometric mean over `dim` with the t interval of the log: (mean, low, high, n); NaN values are left out."""
     pooled = t_interval(xr.ufuncs.log(values), dim, level)

@@ -25,7 +25,7 @@ from scipy.special import expit, logit
 
 from ..files import StoreError
 from ..sweep.store import parameters, place
-from .intervals import geometric_interval, t_interval, wilson
+from .intervals import geometric_interval, share, t_interval
 from .registration import Definition, registered_claims
 
 HALVINGS = 200  # of the seeds, at random
@@ -102,10 +102,8 @@ def learning_share(
     `half` is `half_way` of this error unless another level is given. Near a limit runs are bimodal, and a mean error
     describes none of them; this does.
     """
-    n = error.count("seed")
-    learn = (error < (half_way(error, chance) if half is None else half)).sum("seed")
-    share = xr.apply_ufunc(wilson, learn, n, output_core_dims=[[]] * 3, vectorize=True, kwargs={"level": level})
-    return xr.Dataset(dict(zip(("mean", "low", "high"), share, strict=True)) | {"n": n})
+    learn = error < (half_way(error, chance) if half is None else half)
+    return share(learn.where(error.notnull()), level=level)
 
 
 def _logistic_crossing(x: np.ndarray, y: np.ndarray, half: float, guess: float) -> tuple[float, float]:

@@ -10,6 +10,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,9 +23,12 @@ from torch.nn.functional import one_hot
 from .. import data as datasets
 from ..ep.learning import phases
 from ..ep.networks import DeepResistiveNetwork
+from ..ep.prediction import predict_critical_limit, signals_before_training
 from ..ep.probe import one_thread, relative_rates
-from ..ep.readout import GaussianReadout
+from ..ep.readout import Averaging, GaussianReadout, Readout
+from ..ep.schedule import RULES, Adaptive, Schedule
 from ..ep.training import State, train
+from ..ep.variants import VARIANTS
 from ..files import StoreError, digest
 from ..messages import ParameterError, short
 from . import store
@@ -32,8 +36,10 @@ from .parameters import Network, Point, Sweep, layer_sizes
 
 # Seconds after which the state of an unfinished ensemble is worth a file: at most a minute is computed again.
 KEEP_EVERY = 45.0
+# Fields of a training's state that it counts for each member.
+COUNTED = ("wrong", "cost", "reads", "used")
 # Fields of a sweep that `train` takes by the same names.
-TRAINING = {"epochs", "batch_size", "beta", "iterations", "decay", "bias_rate", "estimator", "looks"}
+TRAINING = {"epochs", "batch_size", "beta", "iterations", "decay", "bias_rate", "estimator", "looks", "warm_up"}
 
 
 class Physics(NamedTuple):
@@ -148,7 +154,8 @@ def trained(
         progress: called with the number of images that were done, times runs.
     """
     first, images = group[0], data(sweep, group[0].dataset)
-    net = physics.network(
+    make = VARIANTS[sweep.variant] if sweep.variant else physics.network
+    net = make(
         layer_sizes(sweep, first.dataset),
         input_gain=sweep.input_gain,
         members=len(group),
@@ -165,7 +172,7 @@ def trained(
             net,
             *images.train,
             learning_rates=[rate * torch.tensor([p.learning_rate for p in group]) for rate in rates],
-            readout=physics.readout(torch.tensor([p.sigma for p in group]), first.samples, first.averaging),
+            readout=_readout(sweep, physics, torch.tensor([p.sigma for p in group]), first.samples, first.averaging),
             seed=_stream(sweep, first.seed),
             test=images.test,
             validation=images.validation,
@@ -175,6 +182,19 @@ def trained(
         )
     wall_time = np.full(len(group), (time.perf_counter() - begun) / len(group))
     return history.assign(wall_time=("member", wall_time)).assign_attrs(maker=store.maker(history.attrs["engine"]))
+
+
+def _readout(sweep: Sweep, physics: Physics, sigma: Tensor, samples: int, averaging: Averaging) -> Readout:
+    """The read-out of a group, which follows training as the sweep says."""
+    if (following := sweep.schedule) is None:
+        return physics.readout(sigma, samples, averaging)
+    options = following.model_dump(include={"layers", "updates"}) | {"samples": samples, "averaging": averaging}
+    rule, images = following.rule, following.images
+    if rule is None or images is None:
+        return Schedule(sigma, **options)
+    if following.bound is not None:
+        return Adaptive(sigma, **options, bound=following.bound, every=images)
+    return Schedule(sigma, **options, reads=RULES[rule](images))
 
 
 def _stream(network: Network, seed: int) -> int:
@@ -244,6 +264,73 @@ def untrained(sweep: Sweep, images: int) -> xr.Dataset:
     )
 
 
+def predicted(sweep: Sweep, images: int) -> xr.Dataset:
+    """What `predict_critical_limit` says of a sweep's first setting, over (seed, layer of conductances)."""
+    name = sweep.dataset[0]
+    x, y = (values[:images] for values in data(sweep, name).train)
+    sizes, eta = layer_sizes(sweep, name), sweep.learning_rate[0]
+    rates = [eta * rate for rate in layer_rates(sweep, name, "cpu")]
+    passes = []
+    with one_thread(), nudge_too_strong():
+        for seed in sweep.seed_numbers:
+            net = DeepResistiveNetwork(sizes, input_gain=sweep.input_gain, seed=seed, dtype=torch.float64)
+            inputs, target = x.double(), one_hot(y, sizes[-1]).double()
+            options = sweep.model_dump(include={"beta", "iterations", "batch_size", "estimator"})
+            by_layer = predict_critical_limit(
+                net, inputs, target, learning_rate=rates, samples=sweep.samples[0], **options
+            ).by_layer
+            signals = signals_before_training(net, inputs, target, **options)
+            layers = [by_layer, *(s[0].tolist() for s in signals), _drops(net, inputs, sweep.iterations)]
+            passes.append([*layers, *_walks(sweep, seed, rates, signals.noise[0], by_layer[1])])
+    columns = zip(PREDICTED.items(), np.array(passes).transpose(1, 0, 2), strict=True)
+    return xr.Dataset(
+        {key: (("seed", "layer"), values, {"units": u, "long_name": text}) for (key, (u, text)), values in columns},
+        {"seed": sweep.seed_numbers, "layer": np.arange(1, len(sizes))},
+    )
+
+
+PREDICTED = {
+    "limit": ("V", "critical limit that the noise of this layer alone would set, predicted"),
+    "conductance": ("S", "mean conductance"),
+    "mean_gradient": ("V2", "rms of the mean gradient"),
+    "batch_gradient": ("V2", "rms of the gradient of a batch"),
+    "noise": ("V", "rms noise of the estimate from an image, over the noise of a read"),
+    "voltage_drop": ("V", "rms of what lies across a conductance"),
+    "walk": ("S", "rms of what noise at the predicted limit changes of a conductance in 1/eta steps of training"),
+    "expected_walk": ("S", "the same, of independent steps as large as the noise before training"),
+}
+
+
+def _walks(
+    sweep: Sweep, seed: int, rates: Sequence[float], noise: Tensor, sigma: float
+) -> tuple[list[float], list[float]]:
+    """How far noise carries each layer's conductances in 1/eta steps, beside a twin without it; and by formula."""
+    name, samples, batch = sweep.dataset[0], sweep.samples[0], sweep.batch_size
+    x, y = data(sweep, name).train
+    steps = min(round(1 / sweep.learning_rate[0]), len(x) // batch)
+    net = DeepResistiveNetwork(
+        layer_sizes(sweep, name), input_gain=sweep.input_gain, members=2, seed=seed, dtype=torch.float64
+    )
+    options = sweep.model_dump(include=TRAINING - {"epochs", "looks"})
+    readout = GaussianReadout(torch.tensor([0.0, sigma]), samples)
+    n = steps * batch
+    train(net, x[:n], y[:n], epochs=1, learning_rates=rates, readout=readout, seed=seed, **options)
+    walks = [float((w[1] - w[0]).square().mean().sqrt()) for w in net.weights]
+    return walks, [
+        rate * float(n) * sigma * (steps / (batch * samples)) ** 0.5 for rate, n in zip(rates, noise, strict=True)
+    ]
+
+
+def _drops(net: DeepResistiveNetwork, x: Tensor, iterations: int) -> list[float]:
+    """rms over images and conductances of the free state's drops, layer by layer (V)."""
+    amplified = net.input_gain * x
+    voltages = [torch.cat([amplified, -amplified], 1), *(v[0] for v in net.relax(x, iterations))]
+    squares = [
+        a.square().mean() + b.square().mean() - 2 * (a.mean(1) * b.mean(1)).mean() for a, b in pairwise(voltages)
+    ]
+    return [float(square.sqrt()) for square in squares]
+
+
 def _keep(checkpoint: Path, net: Any, state: State, spent: float) -> None:
     """An unfinished group's parameters and state, in a file that takes the place of the last such."""
     parameters = {
@@ -251,7 +338,7 @@ def _keep(checkpoint: Path, net: Any, state: State, spent: float) -> None:
         for kind, tensors in (("weight", net.weights), ("bias", net.biases))
         for layer, p in enumerate(tensors)
     }
-    since_record = {"wrong": state.wrong, "cost": state.cost}
+    since_record = {name: getattr(state, name) for name in COUNTED}
     counted = {name: ("member", np.broadcast_to(np.asarray(v), net.members)) for name, v in since_record.items()}
     history = xr.concat(state.history, "epoch", join="exact") if state.history else xr.Dataset()
     place = {"finished_epochs": state.epoch, "finished_steps": state.step, "seconds": spent}
@@ -269,8 +356,7 @@ def _resumed(checkpoint: Path, net: Any) -> tuple[State, float]:
     state = State(
         int(kept.finished_epochs),
         int(kept.finished_steps),
-        torch.from_numpy(kept["wrong"].values),
-        torch.from_numpy(kept["cost"].values),
-        [history.isel(epoch=[k]) for k in range(history.sizes.get("epoch", 0))],
+        history=[history.isel(epoch=[k]) for k in range(history.sizes.get("epoch", 0))],
+        **{name: torch.from_numpy(kept[name].values) for name in COUNTED},
     )
     return state, float(kept.seconds)

@@ -34,6 +34,7 @@ ATTRIBUTES: dict[str, dict[str, str]] = {
     "signal_to_noise": {"units": "1", "long_name": "rms of the gradient estimate over rms of the noise in it"},
     "conductance_sd": {"units": "S", "long_name": "standard deviation of a layer's conductances"},
     "clamped": {"units": "1", "long_name": "share of a layer's conductances at 0"},
+    "reads": {"units": "1", "long_name": "read-outs averaged, N, mean since the last record"},
     "wall_time": {"units": "s", "long_name": "computing time, the ensemble's shared equally among its members"},
     "run": {"long_name": "hash of all that the run depends on"},
     "maker": {"units": "1", "long_name": "place in the attribute `makers`: what code, machine and engine made the run"},

@@ -55,6 +55,26 @@ class Parameters(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+class Following(Parameters):
+    """How a read-out follows training, see `epkit.Schedule` and `epkit.Adaptive`; N begins with `samples`."""
+
+    # Noise until as many `images`, or after them; N doubled, or raised by `samples`, after every `images`; or N doubled
+    # where a measurement after every `images` finds the signal to noise below `bound`.
+    rule: Literal["until", "after", "doubling", "growing", "adaptive"] | None = None
+    images: Count | None = None
+    bound: Positive | None = None
+    layers: Annotated[list[Count], Field(min_length=1), Axis] | None = None  # whose reads are noisy; None: all
+    updates: Annotated[list[Count | Literal["biases"]], Field(min_length=1)] | None = None  # from noisy reads
+
+    @model_validator(mode="after")
+    def _possible(self) -> Following:
+        if (self.rule is None) != (self.images is None):
+            raise ValueError(f"images = {self.images}: is needed with a rule, and with a rule alone")
+        if (self.rule == "adaptive") != (self.bound is not None):
+            raise ValueError(f"bound = {self.bound}: is needed with the rule adaptive, and with that alone")
+        return self
+
+
 class Network(Parameters):
     """What is trained, and how: everything that the runs of an experiment have in common.
 
@@ -81,6 +101,10 @@ class Network(Parameters):
     looks: Count | None = None
     # Learning rate of each layer at eta = 1; None takes `relative_rates`, the rates that suit an untrained network.
     rates: list[Positive] | None = None
+    # How N, or where noise enters, follows training; None: always and everywhere alike.
+    schedule: Following | None = None
+    warm_up: Count | None = None  # images over which the learning rates rise from 0; None: none
+    variant: Literal["raised", "spread", "exponential", "leaky"] | None = None  # of the network, see `ep.variants`
     # Another realisation of data order and noise, with the same initial conductances; None: that of the seed itself.
     realisation: Count | None = None
 
@@ -100,6 +124,11 @@ class Network(Parameters):
             sizes = (2 * math.prod(info.shape), *self.hidden, 10)
             conductances = members * sum(n * m for n, m in pairwise(sizes))
             check_memory("hidden", self.hidden, conductances * (8 if self.dtype == "float64" else 4), "conductances")
+        most = len(self.hidden) + 1
+        for field in ("layers", "updates"):
+            for layer in getattr(self.schedule, field, None) or ():
+                if isinstance(layer, int) and layer > most:
+                    raise ValueError(f"schedule.{field} = {layer}: allowed are 1 to {most}, the layers of the network")
         if self.batch_size > self.train_images:
             raise ValueError(f"batch_size = {self.batch_size}: allowed are 1 to train_images")
 

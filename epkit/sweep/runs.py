@@ -36,6 +36,7 @@ from .parameters import Comparison, Experiment, Point, Sweep, layer_sizes, setti
 WORTH_PROCESSES = 1e11
 
 IMAGES = 64  # of the pass before training
+PREDICTED_IMAGES = 256  # of that which predicts the limit, for it takes a mean gradient
 
 # In a notebook a bar is a widget; where papermill's caller watches from a terminal (`python -m epkit`), it is text.
 progress_bar = std.tqdm if os.environ.get("EPKIT_TERMINAL") else auto.tqdm
@@ -72,7 +73,8 @@ def run(
         parameters: a `Sweep`, or values for one. Lists span the grid: dataset, sigma (V), samples, averaging,
             learning_rate. The others: seeds (how many), first_seed, hidden, input_gain (V), beta (S), iterations,
             estimator, batch_size, epochs, train_images, test_images, first_test_image, validation_images,
-            first_validation_image, decay, bias_rate, dtype, looks, rates, realisation (of data order and noise).
+            first_validation_image, decay, bias_rate, dtype, looks, rates, realisation (of data order and noise),
+            schedule (rule, images, bound, layers, updates: how reads follow training), warm_up (images), variant.
         path: the netCDF store; what isn't merged yet lies beside it in `<name>.parts/`.
         network, readout: what makes what is trained and how it is read: called as DeepResistiveNetwork, and with
             (sigma of each member, samples, averaging). Others than epkit's own enter a run's hash with their source.
@@ -317,18 +319,38 @@ def untrained(networks: Mapping[str, Sweep | Mapping[str, object]], path: str | 
         Dataset over (network, seed, layer), NaN where a network has no such seed or layer: `voltage` (V), rms of the
         free state; `response` (V), rms of the upper nudged phase minus the lower.
     """
+    return _before_training(networks, path, ensemble.untrained, IMAGES, "Networks before training")
+
+
+def predicted(networks: Mapping[str, Sweep | Mapping[str, object]], path: str | Path) -> xr.Dataset:
+    """The critical limits of several sweeps as `predict_critical_limit` tells them before training, memoised likewise.
+
+    Returns:
+        Dataset over (network, seed, layer), NaN where a network has no such seed or layer: `limit` (V) of each layer of
+        conductances, that of layer 2 being the prediction; the signals that it is made of, `conductance` (S),
+        `mean_gradient`, `batch_gradient` and `noise`; `voltage_drop` (V), rms of what lies across a conductance; `walk`
+        and `expected_walk` (S), how far such noise carries a conductance in 1/eta steps, trained and by formula.
+    """
+    return _before_training(networks, path, ensemble.predicted, PREDICTED_IMAGES, "Limits predicted before training")
+
+
+def _before_training(
+    networks: Mapping[str, Sweep | Mapping[str, object]], path: str | Path,
+    look: Callable[[Sweep, int], xr.Dataset], images: int, title: str,
+) -> xr.Dataset:  # fmt: skip
+    """`look` at the networks of each sweep and as many training images, over `network`; read where it is stored."""
     sweeps = validated(Comparison, {"networks": dict(networks)}).networks
     path = Path(path).expanduser()
-    facts: dict[str, object] = {"images": IMAGES} | {
+    facts: dict[str, object] = {"images": images} | {
         "networks": {name: sweep.model_dump(mode="json", exclude_none=True) for name, sweep in sweeps.items()}
     }
 
     def compute(name: str) -> xr.Dataset:
         with progress_bar(sweeps.values(), desc=name) as bar:
-            passes = [ensemble.untrained(sweep, IMAGES) for sweep in bar]
+            passes = [look(sweep, images) for sweep in bar]
         merged = xr.concat(passes, xr.Variable("network", list(sweeps)), join="outer")
         checksums = {name: datasets.checksum(name) for sweep in sweeps.values() for name in sweep.dataset[:1]}
-        return merged.assign_attrs(store.provenance("Networks before training", facts, checksums))
+        return merged.assign_attrs(store.provenance(title, facts, checksums))
 
     # computed in seconds from what it records, so another set of networks takes its place
     return memoised(partial(stored_facts, path, facts, replace=True), path, compute)

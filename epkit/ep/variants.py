@@ -1,0 +1,66 @@
+"""Variants of the deep resistive network, to find out by intervention what noise does (notebook 12).
+
+Called as `DeepResistiveNetwork`. Those that only begin otherwise are that network, and train as fast.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from .networks import DeepResistiveNetwork, Gradient, Rates
+
+RAISED = (1.4, 1.15)  # by what noise raised the first layers' mean conductances at the published size (notebook 09)
+LEAK = 0.1  # share of its voltage that a unit keeps where an ideal diode would hold it at 0 V
+
+
+def raised(*arguments: Any, **options: Any) -> DeepResistiveNetwork:
+    """A network whose first two layers of conductances begin as much larger as noise made them."""
+    net = DeepResistiveNetwork(*arguments, **options)
+    for w, factor in zip(net.weights, RAISED, strict=False):
+        w.mul_(factor)
+    return net
+
+
+def spread(*arguments: Any, **options: Any) -> DeepResistiveNetwork:
+    """A network whose conductances of 0, half of all, begin spread over the lower half of the others' range instead."""
+    net = DeepResistiveNetwork(*arguments, **options)
+    generator = torch.Generator().manual_seed(0)
+    for w in net.weights:
+        drawn = torch.rand(w.shape[1:], generator=generator, dtype=torch.float64) * 0.5 * w.shape[1] ** -0.5
+        w.copy_(torch.where(w == 0, drawn.to(w), w))
+    return net
+
+
+class ExponentialNetwork(DeepResistiveNetwork):
+    """Conductances W = exp(u): u is what learns, so that nothing is ever clamped. A W of 0 begins at a thousandth."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        for w in self.weights:
+            w.clamp_min_(1e-3 * w.shape[1] ** -0.5)
+
+    def update(self, gradient: Gradient, rates: Rates, bias_rates: Rates) -> None:
+        """A step in u that, at the mean conductance, moves W as the same step in W would."""
+        super(DeepResistiveNetwork, self).update(
+            Gradient([torch.zeros_like(g) for g in gradient.weights], gradient.biases), rates, bias_rates
+        )
+        for w, g, rate in zip(self.weights, gradient.weights, rates, strict=True):
+            scale = rate[:, None, None] / w.mean((1, 2), keepdim=True)
+            w.mul_(torch.exp((-scale * g).clamp(-1, 1)))
+
+
+class LeakyNetwork(DeepResistiveNetwork):
+    """Diodes that leak: a unit that an ideal diode would hold at 0 V keeps a share of its voltage."""
+
+    def bounded(self, v: Float[Tensor, "member phase batch n"]) -> Float[Tensor, "member phase batch n"]:
+        return LEAK * v + (1 - LEAK) * super().bounded(v)
+
+
+VARIANTS: dict[str, Callable[..., DeepResistiveNetwork]] = {
+    "raised": raised, "spread": spread, "exponential": ExponentialNetwork, "leaky": LeakyNetwork,
+}  # fmt: skip
