@@ -21,7 +21,7 @@ from .claims import (
 from .diagnosis import all_diverged, diagnosis
 from .families import family_effects, family_rows, family_verdicts, scaling_limits, verdict_table
 from .intervals import geometric_interval, interval_text, t_interval
-from .law import collapse_factors, derivation, law_effects, law_networks, predicted_table
+from .law import collapse_factors, derivation, fitted_constant, law_effects, law_networks, predicted_table
 from .limit import (
     at_limit,
     choice_error,
@@ -62,6 +62,7 @@ from .report import (
     family_table,
     first_registration,
     judged_rows,
+    networks_of,
     page,
     settings_table,
     verdicts,
@@ -75,10 +76,11 @@ __all__ = [
     "claim_published", "claim_scaling", "collapse", "collapse_factors", "conclusion", "coverage", "critical_limit",
     "curve_distance", "derivation", "diagnosis", "epochs_until", "equivalent", "escape", "escape_ratio",
     "escape_table", "evidence", "exploratory", "family_effects", "family_rows", "family_table", "family_verdicts",
-    "final_error", "first_and_longer", "first_registration", "first_setting", "geometric_interval", "grouped",
-    "half_way", "held_out_choice", "images_seen", "in_words", "interval_text", "judged_rows", "law_effects",
-    "law_networks", "learning_share", "limit_ratio", "median_escape", "noise_factors", "optimum", "page",
-    "power_law", "predicted_table", "predictions", "registered_claims", "require", "rounded", "runs_like_reported",
-    "scaling_exponent", "scaling_limits", "settings_table", "share_escaped", "sigma_step", "star_over_limit",
-    "t_interval", "training_steps", "verdict", "verdict_table", "verdicts", "whole",
+    "final_error", "first_and_longer", "first_registration", "first_setting", "fitted_constant",
+    "geometric_interval", "grouped", "half_way", "held_out_choice", "images_seen", "in_words", "interval_text",
+    "judged_rows", "law_effects", "law_networks", "learning_share", "limit_ratio", "median_escape", "networks_of",
+    "noise_factors", "optimum", "page", "power_law", "predicted_table", "predictions", "registered_claims",
+    "require", "rounded", "runs_like_reported", "scaling_exponent", "scaling_limits", "settings_table",
+    "share_escaped", "sigma_step", "star_over_limit", "t_interval", "training_steps", "verdict", "verdict_table",
+    "verdicts", "whole",
 ]  # fmt: skip

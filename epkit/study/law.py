@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from ..ep.prediction import CONSTANT
 from ..sweep.store import parameters
 from .families import Effect
 from .intervals import geometric_interval, share, t_interval
@@ -28,16 +29,20 @@ LAID = {"sigma", "epochs", "sizes", "seeds", "first_seed", "test_images", "first
 SCALED = {"learning_rate", "batch_size", "samples"}
 
 
-def law_networks(stores: Mapping[str, xr.Dataset], predicted: xr.Dataset | None = None) -> xr.Dataset:
+def law_networks(
+    stores: Mapping[str, xr.Dataset], predicted: xr.Dataset | None = None, constant: float = CONSTANT
+) -> xr.Dataset:
     """Each network's limits beside what was predicted of them before training, over `network`.
 
     `limits` (V) of each seed by each definition, (definition, network, seed); `limit` with `low` and `high`, of the
     first definition, with `n` of `runs` seeds that have a limit; `lowest` mean error, over `chance`; `reason` why the
     network can't be judged, "" where it can; `title`, `learning_rate`, `batch_size`, `samples`, `beta`; `scale`,
-    sqrt(B N/eta); with `predicted` (see `epkit.predicted`), `prediction` (V).
+    sqrt(B N/eta); with `predicted` (see `epkit.predicted`) and its `constant`, `prediction` (V). A network that appears
+    under several names is taken once, under its first.
     """
     second, rows = registered_claims().second, {}
-    for name, ds in stores.items():
+    first_names = {tuple(ds["run"].values.flat): name for name, ds in reversed(list(stores.items()))}
+    for name, ds in ((name, stores[name]) for name in stores if name in first_names.values()):
         setting, recorded = first_setting(ds), parameters(ds, "batch_size", "beta")
         error = final_error(setting)
         found = [critical_limit(error, setting.chance, definition=word) for word in second.definitions]
@@ -59,9 +64,15 @@ def law_networks(stores: Mapping[str, xr.Dataset], predicted: xr.Dataset | None 
     networks = xr.concat(rows.values(), xr.Variable("network", list(rows)), join="outer")
     networks["scale"] = np.sqrt(networks.batch_size * networks.samples / networks.learning_rate)
     if predicted is not None:
-        second_layer = predicted.limit.sel(layer=2, network=networks.network, drop=True)
-        networks["prediction"] = geometric_interval(second_layer)["mean"]
+        second_layer = predicted.limit_over_c.sel(layer=2, network=networks.network, drop=True)
+        networks["prediction"] = constant * geometric_interval(second_layer)["mean"]
     return networks
+
+
+def fitted_constant(networks: xr.Dataset) -> tuple[float, float, int]:
+    """The constant c that fits `law_networks` of c = 1 best, by what factor they scatter, and how many they are."""
+    ratio = np.log(networks.limit / networks.prediction).where(networks.reason == "").dropna("network")
+    return float(np.exp(ratio.mean())), float(np.exp(ratio.std(ddof=1))), ratio.size
 
 
 def alike(stores: Mapping[str, xr.Dataset], varied: Iterable[str], least: int) -> dict[str, list[str]]:

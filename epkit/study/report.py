@@ -185,7 +185,7 @@ def _where(rows: pd.DataFrame, overall: pd.Series) -> str:
 def _published_size(profile: str) -> list[list[object]]:
     """What networks of the paper's own size say, as far as they are trained: exploratory."""
     escape = registered_claims().escape
-    first, longer = first_and_longer(_networks(profile, escape.notebook))
+    first, longer = first_and_longer(networks_of(profile, escape.notebook))
     escapes = claims.claim_escape(first)
     primary = escapes[escapes.setting == "primary"]
     if primary.empty:
@@ -267,7 +267,7 @@ def conclusion(found: Evidence | None, said: pd.DataFrame, profile: str) -> str:
         f"{name}: {row['runs like that (test)']} by test and {row['(training)']} by training images"
         for name, row in claims.runs_like_reported(found.grid).iterrows()
     )
-    _, longer = first_and_longer(_networks(profile, registered_claims().escape.notebook))
+    _, longer = first_and_longer(networks_of(profile, registered_claims().escape.notebook))
     trained = (
         f"{float(1 - final_error(ds, of='train_error').sel(sigma=0).mean()):.1%} on {ds.title.item()}"
         for ds in longer.values()
@@ -297,7 +297,7 @@ def verdicts(profile: str) -> pd.DataFrame:
         if path.exists():
             tables.append(judge(store.read(path)).assign(store=path.name))
     notebook = registered_claims().escape.notebook
-    first, _ = first_and_longer(_networks(profile, notebook))
+    first, _ = first_and_longer(networks_of(profile, notebook))
     tables += [claims.claim_escape({name: ds}).assign(store=f"{notebook}.{name}.nc") for name, ds in first.items()]
     nothing = pd.DataFrame(columns=[*claims.COLUMNS, "store"])
     return pd.concat([table for table in tables if len(table)] or [nothing], ignore_index=True)
@@ -312,7 +312,7 @@ def first_registration(judged: pd.DataFrame) -> pd.DataFrame:
     return table.rename(columns=LABELS)
 
 
-def _networks(profile: str, notebook: str) -> dict[str, xr.Dataset]:
+def networks_of(profile: str, notebook: str) -> dict[str, xr.Dataset]:
     """The trained networks of a notebook that has a store for each, by name, which is that of the file."""
     paths = sorted(store.results(profile).glob(f"{notebook}.*.nc"))
     stores = {path.stem.removeprefix(f"{notebook}."): store.read(path) for path in paths}

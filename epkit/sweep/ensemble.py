@@ -22,8 +22,8 @@ from torch.nn.functional import one_hot
 
 from .. import data as datasets
 from ..ep.learning import phases
-from ..ep.networks import DeepResistiveNetwork
-from ..ep.prediction import predict_critical_limit, signals_before_training
+from ..ep.networks import DeepResistiveNetwork, PhaseStates
+from ..ep.prediction import CONSTANT, predict_critical_limit, signals_before_training
 from ..ep.probe import one_thread, relative_rates
 from ..ep.readout import Averaging, GaussianReadout, Readout
 from ..ep.schedule import RULES, Adaptive, Schedule
@@ -276,12 +276,14 @@ def predicted(sweep: Sweep, images: int) -> xr.Dataset:
             net = DeepResistiveNetwork(sizes, input_gain=sweep.input_gain, seed=seed, dtype=torch.float64)
             inputs, target = x.double(), one_hot(y, sizes[-1]).double()
             options = sweep.model_dump(include={"beta", "iterations", "batch_size", "estimator"})
-            by_layer = predict_critical_limit(
+            predicted = predict_critical_limit(
                 net, inputs, target, learning_rate=rates, samples=sweep.samples[0], **options
-            ).by_layer
+            )
             signals = signals_before_training(net, inputs, target, **options)
-            layers = [by_layer, *(s[0].tolist() for s in signals), _drops(net, inputs, sweep.iterations)]
-            passes.append([*layers, *_walks(sweep, seed, rates, signals.noise[0], by_layer[1])])
+            layers = [[limit / CONSTANT for limit in predicted.by_layer], *(s[0].tolist() for s in signals)]
+            del options["batch_size"]
+            drops = _drops(net, inputs, phases(net, inputs, target, **options))
+            passes.append([*layers, drops, *_walks(sweep, seed, rates, signals.noise[0], predicted.limit)])
     columns = zip(PREDICTED.items(), np.array(passes).transpose(1, 0, 2), strict=True)
     return xr.Dataset(
         {key: (("seed", "layer"), values, {"units": u, "long_name": text}) for (key, (u, text)), values in columns},
@@ -290,7 +292,7 @@ def predicted(sweep: Sweep, images: int) -> xr.Dataset:
 
 
 PREDICTED = {
-    "limit": ("V", "critical limit that the noise of this layer alone would set, predicted"),
+    "limit_over_c": ("V", "critical limit that the noise of this layer alone would set, over the constant c"),
     "conductance": ("S", "mean conductance"),
     "mean_gradient": ("V2", "rms of the mean gradient"),
     "batch_gradient": ("V2", "rms of the gradient of a batch"),
@@ -321,10 +323,10 @@ def _walks(
     ]
 
 
-def _drops(net: DeepResistiveNetwork, x: Tensor, iterations: int) -> list[float]:
-    """rms over images and conductances of the free state's drops, layer by layer (V)."""
-    amplified = net.input_gain * x
-    voltages = [torch.cat([amplified, -amplified], 1), *(v[0] for v in net.relax(x, iterations))]
+def _drops(net: DeepResistiveNetwork, x: Tensor, states: PhaseStates) -> list[float]:
+    """rms over both phases, images and conductances of the drops, layer by layer (V)."""
+    amplified = net.input_gain * torch.cat([x, -x], 1)
+    voltages = [torch.cat([amplified, amplified]), *(v[0].flatten(0, 1) for v in states)]
     squares = [
         a.square().mean() + b.square().mean() - 2 * (a.mean(1) * b.mean(1)).mean() for a, b in pairwise(voltages)
     ]

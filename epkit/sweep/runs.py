@@ -326,8 +326,8 @@ def predicted(networks: Mapping[str, Sweep | Mapping[str, object]], path: str | 
     """The critical limits of several sweeps as `predict_critical_limit` tells them before training, memoised likewise.
 
     Returns:
-        Dataset over (network, seed, layer), NaN where a network has no such seed or layer: `limit` (V) of each layer of
-        conductances, that of layer 2 being the prediction; the signals that it is made of, `conductance` (S),
+        Dataset over (network, seed, layer), NaN where a network has no such seed or layer: `limit_over_c` (V) of each
+        layer of conductances, that of layer 2 times c being the prediction; its signals, `conductance` (S),
         `mean_gradient`, `batch_gradient` and `noise`; `voltage_drop` (V), rms of what lies across a conductance; `walk`
         and `expected_walk` (S), how far such noise carries a conductance in 1/eta steps, trained and by formula.
     """
