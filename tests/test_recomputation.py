@@ -8,7 +8,7 @@ import pytest
 import recomputation
 
 from epkit import study
-from epkit.study.report import _networks
+from epkit.study.report import networks_of
 
 FOLDER = Path(__file__).parents[1] / "results" / "study"
 
@@ -42,7 +42,7 @@ def test_the_headline_of_each_claim(again, page, claim):
 
 
 def test_the_escape_and_the_best_accuracies(again, page):
-    first, _ = study.first_and_longer(_networks("study", study.registered_claims().escape.notebook))
+    first, _ = study.first_and_longer(networks_of("study", study.registered_claims().escape.notebook))
     row = study.claim_escape(first).query("setting == 'primary'").iloc[0]
     np.testing.assert_allclose([row["value"], row.low, row.high], again["escape"]["headline"], rtol=5e-4)
     best = study.best_accuracies(page[0].grid)

@@ -66,7 +66,9 @@ def predicted_limits(stores: canvas.Stores, networks: xr.Dataset) -> Figure:
     ends = np.array([float(networks.prediction.min()) / 2, float(networks.prediction.max()) * 2])
     ax.plot(ends, ends, color="0.4", lw=1)
     ax.fill_between(ends, ends / 2, ends * 2, color="0.9", lw=0, zorder=0)
+    limits = networks.limit.fillna(networks.prediction)
     ax.set(xscale="log", yscale="log", xlabel="limit predicted before training (V)", ylabel=canvas.LIMIT)
+    ax.set_ylim(min(ends[0], float(limits.min()) / 2), max(ends[1], float(limits.max()) * 2))
     looks = {title: {"color": f"C{k}", "lw": 3} for k, title in enumerate(titles)}
     layers = {1: "1 hidden layer", 2: "2 hidden layers", 3: "3 hidden layers", 4: "4 hidden layers"}
     for depth in sorted({min(depth, 4) for depth in depths.values()}):

@@ -8,7 +8,7 @@ setting that cannot be tested has a reason. Errors, stores and intervals as in `
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,6 +33,23 @@ class Effect(NamedTuple):
     values: xr.DataArray
     reason: xr.DataArray
     interval: Callable[..., xr.Dataset] = t_interval
+
+
+def effect_of(
+    settings: Iterable[tuple[str, xr.DataArray]],
+    interval: Callable[..., xr.Dataset] = t_interval,
+    complete: bool = False,
+) -> Effect:
+    """The `Effect` of labelled settings, values (seed,) of each; testable if two seeds, or if `complete` all, have one."""
+    by_label = dict(settings) or {"none": xr.DataArray([np.nan], {"seed": [0]}, "seed")}
+    reasons = []
+    for values in by_label.values():
+        n, seeds = int(values.count()), values.sizes["seed"]
+        enough = n > 1 and (n == seeds or not complete)
+        reasons.append("" if enough else "no such setting" if seeds == 1 else f"{n} of {seeds} seeds have it")
+    labels = xr.Variable("dataset", list(by_label))
+    together = xr.concat([v.reset_coords(drop=True) for v in by_label.values()], labels, join="outer")
+    return Effect(together, xr.DataArray(reasons, {"dataset": labels}, "dataset"), interval)
 
 
 def family_effects(ds: xr.Dataset, averaging: xr.Dataset | None = None, controls: Sequence[xr.Dataset] = ()) -> dict:

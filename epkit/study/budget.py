@@ -1,0 +1,138 @@
+"""What training costs in read-outs, and what schedules of them save.
+
+The cost of a run is the number of reads of a unit in a phase, summed over all images that it has seen: N times the images
+where N is constant.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from ..sweep.store import parameters
+from .families import Effect, effect_of
+from .intervals import geometric_interval
+from .limit import final_error
+from .plateau import images_seen
+
+ABOVE = 0.02  # of error, above that without noise: the target that costs are compared at
+
+
+def label(ds: xr.Dataset) -> str:
+    """How a store's read-outs follow training, in words."""
+    schedule, decay = parameters(ds).get("schedule", {}), parameters(ds).get("decay", 0.99)
+    rule = schedule.get("rule", "constant N" if (ds.sigma > 0).any() else "no noise")
+    words = [f"{rule} N" if schedule else rule]
+    words += [f"bound {schedule['bound']:g}"] * ("bound" in schedule)
+    words += [f"rates x{decay:g} an epoch"] * (decay < 0.95)
+    return ", ".join(words)
+
+
+def costs(ds: xr.Dataset) -> xr.DataArray:
+    """Reads of a unit in a phase, up to each record: (learning_rate, samples, sigma, seed, epoch)."""
+    error = ds.test_error.isel(dataset=0, averaging=0, drop=True)
+    images = xr.DataArray(images_seen(ds).values, dims="epoch", coords={"epoch": ds.epoch})
+    since = images.diff("epoch", label="upper").reindex(epoch=ds.epoch, fill_value=float(images[0]))
+    reads = ds.reads.isel(dataset=0, averaging=0, drop=True) if "reads" in ds else error * 0 + ds.samples
+    return (reads * since).cumsum("epoch").assign_coords(epoch=ds.epoch)
+
+
+def targets(stores: Mapping[str, xr.Dataset]) -> dict[str, float]:
+    """Of each data set: the mean error without noise after training at its last learning rate, plus `ABOVE`."""
+    quiet = [ds for ds in stores.values() if not (ds.sigma > 0).any()]
+    return {ds.title.item(): float(final_error(ds).isel(learning_rate=-1).mean()) + ABOVE for ds in quiet}
+
+
+def reads_until(ds: xr.Dataset, target: float) -> xr.DataArray:
+    """Reads up to the first record at or below the target error, (learning_rate, samples, seed); else NaN."""
+    error = ds.test_error.isel(dataset=0, averaging=0, drop=True)
+    return costs(ds).where(error <= target).min("epoch").isel(sigma=0, drop=True)
+
+
+def budget_effects(stores: Mapping[str, xr.Dataset]) -> dict[str, Effect]:
+    """The `Effect` of the claims on read-outs registered for notebook 13: ratios of reads, paired over seeds."""
+    return {
+        "saving": effect_of(_savings(stores), geometric_interval, complete=True),
+        "invariance": effect_of(_invariance(stores), geometric_interval, complete=True),
+    }
+
+
+def _noisy(stores: Mapping[str, xr.Dataset]) -> Iterator[tuple[str, str, xr.DataArray]]:
+    """Data set, schedule and reads until the target of each store with noise."""
+    aims = targets(stores)
+    for ds in stores.values():
+        if (ds.sigma > 0).any() and (title := ds.title.item()) in aims:
+            yield title, label(ds), reads_until(ds, aims[title])
+
+
+def best_constants(stores: Mapping[str, xr.Dataset]) -> dict[str, xr.DataArray]:
+    """Of each data set, the reads (seed,) of the constant N and eta that takes the fewest, all seeds having arrived."""
+    best = {}
+    for title, name, reads in _noisy(stores):
+        if name == "constant N":
+            means = xr.ufuncs.log(reads).mean("seed", skipna=False)
+            if means.notnull().any():
+                best[title] = reads[means.argmin(["learning_rate", "samples"])]
+    return best
+
+
+def _savings(stores: Mapping[str, xr.Dataset]) -> Iterator[tuple[str, xr.DataArray]]:
+    best = best_constants(stores)
+    for title, name, reads in _noisy(stores):
+        if name != "constant N" and title in best:
+            for rate in reads.learning_rate.values:
+                for count in reads.samples.values:
+                    ratio = best[title].drop_vars(["learning_rate", "samples"]) / reads.sel(
+                        learning_rate=rate, samples=count, drop=True
+                    )
+                    yield f"{title}, {name}, N = {count} at first, η = {rate:g}", ratio
+
+
+def _invariance(stores: Mapping[str, xr.Dataset]) -> Iterator[tuple[str, xr.DataArray]]:
+    """Reads at (4 N, 4 eta) over those at (N, eta), constant N."""
+    for title, name, reads in _noisy(stores):
+        if name != "constant N":
+            continue
+        for rate in reads.learning_rate.values:
+            for count in reads.samples.values:
+                pair = (
+                    [k for k in reads.samples.values if k == 4 * count],
+                    [r for r in reads.learning_rate.values if np.isclose(r, 4 * rate)],
+                )
+                if all(pair):
+                    many = reads.sel(learning_rate=pair[1][0], samples=pair[0][0], drop=True)
+                    few = reads.sel(learning_rate=rate, samples=count, drop=True)
+                    yield f"{title}, N = {count}, η = {rate:g}, against four times both", many / few
+
+
+def budget_table(stores: Mapping[str, xr.Dataset]) -> pd.DataFrame:
+    """Every schedule: error after training, and reads until the target (geometric mean, 95 % interval), to read."""
+    rows, aims = [], targets(stores)
+    for ds in stores.values():
+        target = aims.get(ds.title.item(), np.nan)
+        error = final_error(ds).isel(dataset=0, averaging=0, sigma=0)
+        reads = reads_until(ds, target)
+        total = costs(ds).isel(epoch=-1, sigma=0).mean("seed")
+        for rate, count in itertools.product(error.learning_rate.values, error.samples.values):
+            at = {"learning_rate": rate, "samples": count}
+            arrived = reads.sel(at).dropna("seed")
+            interval = geometric_interval(arrived)
+            mean, low, high = (f"{float(interval[name]):.2g}" for name in ("mean", "low", "high"))
+            rows.append(
+                {
+                    "data set": ds.title.item(),
+                    "read-outs": label(ds),
+                    "N at first": count,
+                    "η": f"{rate:g}",
+                    "error at the end (%)": f"{100 * float(error.sel(at).mean()):.1f}",
+                    "reads in all": f"{float(total.sel(at)):.2g}",
+                    "target (%)": f"{100 * target:.1f}",
+                    "reads until the target": f"{mean} [{low}, {high}]" if arrived.size else "never",
+                    "arrived": f"{arrived.size} of {reads.sizes['seed']}",
+                }
+            )
+    return pd.DataFrame(rows)
