@@ -1,7 +1,7 @@
 """What training costs in read-outs, and what schedules of them save.
 
-The cost of a run is the number of reads of a unit in a phase, summed over all images that it has seen: N times the images
-where N is constant.
+The cost of a run is the number of reads of a unit in a phase, summed over all images that it has seen: N times the
+images where N is constant.
 """
 
 from __future__ import annotations
