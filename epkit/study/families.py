@@ -40,7 +40,7 @@ def effect_of(
     interval: Callable[..., xr.Dataset] = t_interval,
     complete: bool = False,
 ) -> Effect:
-    """The `Effect` of labelled settings, values (seed,) of each; testable if two seeds, or all if `complete`, have one."""
+    """The `Effect` of labelled settings, each (seed,); testable if two seeds, or all if `complete`, have one."""
     by_label = dict(settings) or {"none": xr.DataArray([np.nan], {"seed": [0]}, "seed")}
     reasons = []
     for values in by_label.values():
