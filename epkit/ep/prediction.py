@@ -14,8 +14,8 @@ mean w, trained at a rate r:
   and, with rates that are eta relative to untrained networks (`probe.relative_rates`), as sqrt(B N/eta).
 
 The layer that counts is the second: a network learns on the random features that are left where noise has spoiled the
-first. c and its scatter come from the networks of notebook 08 (tests/test_prediction.py takes them from its stores); a
-finding about networks like those, not a law of nature. It says nothing of networks that would not learn without noise.
+first. c and its scatter come from the networks of notebooks 08 and 11 (tests/test_prediction.py takes them from their
+stores); a finding about networks like those, not a law of nature. It says nothing of networks that would not learn without noise.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from .networks import Images, Network, Targets
 from .readout import GaussianReadout, by_layer
 
 # c, and the factor by which the limits of single networks scatter about the prediction (one standard deviation).
-CONSTANT, SCATTER = 0.0492, 1.39
+CONSTANT, SCATTER = 0.0649, 1.50
 WIDE = 1.96  # standard deviations in a 95 % interval
 
 
