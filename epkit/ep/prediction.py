@@ -15,7 +15,8 @@ mean w, trained at a rate r:
 
 The layer that counts is the second: a network learns on the random features that are left where noise has spoiled the
 first. c and its scatter come from the networks of notebooks 08 and 11 (tests/test_prediction.py takes them from their
-stores); a finding about networks like those, not a law of nature. It says nothing of networks that would not learn without noise.
+stores); a finding about networks like those, not a law of nature. It says nothing of networks that would not learn
+without noise.
 """
 
 from __future__ import annotations
