@@ -15,8 +15,8 @@ from torch import Tensor
 
 from . import checks
 from .networks import Gradient, Images, Network, Nudges, PhaseStates, Rates, Targets
-from .readout import Readout, by_layer, draw
-from .schedule import estimated
+from .readout import Readout, by_layer
+from .schedule import drawn, estimated
 
 # Of the gradient: which nudged phases it compares.
 Estimator = Literal["centered", "positive", "negative"]
@@ -54,7 +54,8 @@ def gradient(
         iterations: of the free phase, and of each nudged phase from the free state.
         estimator: "centered" (+beta against -beta, error O(beta^2)), "positive" (+beta against 0) or "negative"
             (0 against -beta), error O(beta).
-        readout: what is read of the voltages; None reads them exactly. Members share the random numbers.
+        readout: what is read of the voltages; None reads them exactly. Members share the random numbers. A `Schedule`
+            reads as at the beginning of training.
         generator: of the read-out noise; None uses torch's global one.
 
     Raises:
@@ -70,8 +71,9 @@ def gradient(
     read, width = states, beta * (NUDGES[estimator][0] - NUDGES[estimator][1])
     if readout is not None:
         checks.readout(readout, net.members)
-        noise = draw(readout, (2, states[0].shape[2], sum(net.sizes[1:])), generator)
-        read = readout.read(states, by_layer(None if noise is None else noise[None].to(states[0]), states))
+        shape = 2, states[0].shape[2], sum(net.sizes[1:])
+        noise = drawn(readout, shape, generator, net.sizes[1:], images=0)
+        read = readout.read(states, by_layer(None if noise is None else noise.to(states[0]), states))
     return estimated(readout, lambda v: net.contrast(x, v, width), read, states)
 
 

@@ -89,14 +89,11 @@ def predict_critical_limit(
         net, x, t, beta=beta, iterations=iterations, batch_size=batch_size, estimator=estimator
     )
     layers = signals.conductance.shape[1]
-    if isinstance(learning_rate, Sequence | Tensor):
-        if len(learning_rate) != layers:
-            raise ValueError(f"learning_rate = {shown(learning_rate)}: must be a number, or {layers} of them")
-        each = [checks.number(f"learning_rate[{k}]", float(r), above=0.0) for k, r in enumerate(learning_rate)]
-        rates = torch.tensor(each, dtype=torch.float64)
-    else:
-        eta = checks.number("learning_rate", learning_rate, above=0.0)
-        rates = eta * signals.conductance / signals.batch_gradient
+    rates = checks.tensor("learning_rate", learning_rate).double()
+    if rates.shape not in ((), (layers,)) or not bool((rates > 0).all()):
+        raise ValueError(f"learning_rate = {shown(learning_rate)}: must be a number > 0, or {layers} of them")
+    if not rates.ndim:
+        rates = rates * signals.conductance / signals.batch_gradient
     reads = batch_size * checks.count("samples", samples)
     ratio = (signals.mean_gradient * signals.conductance / rates).sqrt() / signals.noise
     by_layer = CONSTANT * reads**0.5 * ratio.log().mean(0).exp()

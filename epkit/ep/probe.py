@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from copy import copy
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,7 +20,8 @@ from ..messages import shown
 from . import checks
 from .learning import NUDGES, Estimator, gradient, phases
 from .networks import DeepResistiveNetwork, Network
-from .readout import Readout, by_layer, draw
+from .readout import Readout, by_layer
+from .schedule import drawn, estimated
 
 # Training images whose response and gradient a probe takes, and the units of a layer whose parameters it does.
 PROBE_IMAGES, PROBE_UNITS = 64, 128
@@ -71,14 +73,15 @@ def parameters(net: Network) -> dict[str, Tensor]:
 
 def layers(
     net: Network, x: Float[Tensor, "n n_0"], target: Float[Tensor, "n n_L"], batch_size: int,
-    beta: float, iterations: int, estimator: Estimator, readout: Readout | None,
+    beta: float, iterations: int, estimator: Estimator, readout: Readout | None, images: int = 0,
 ) -> dict[str, Float[Tensor, "member layer"]]:  # fmt: skip
     """Response, signal to noise and parameters of each layer, with the first PROBE_IMAGES training images.
 
     `response` (V), rms of what the nudge moves, upper phase minus lower; `signal_to_noise`, rms of the estimate for one
     batch over rms of what the read-out adds to it, infinite without noise, taken on the weights between a part of each
     wide layer's units; `conductance_sd` (S) and `clamped`, spread of the weights and share of them at 0. One and the
-    same noise is used for all members, at all times. What needs a nudged state is NaN for members that have none.
+    same noise is used for all members, at all times; a schedule's is that after so many `images` of training. What
+    needs a nudged state is NaN for members that have none.
     """
     x, target = x[:PROBE_IMAGES], target[:PROBE_IMAGES]
     steady = net.has_minimum(beta * min(NUDGES[estimator])) & ~parameters(net)["diverged"]
@@ -90,7 +93,7 @@ def layers(
         states = phases(nudged, x, target, beta=beta, iterations=iterations, estimator=estimator)
         response = [(v[:, 0] - v[:, 1]).square().mean((1, 2)).sqrt() for v in states]
         values["response"][steady] = torch.stack(response, 1)
-        values["signal_to_noise"][steady] = _signal_to_noise(nudged, steady, x, states, batch_size, readout)
+        values["signal_to_noise"][steady] = _signal_to_noise(nudged, steady, x, states, batch_size, readout, images)
     return values | {
         "conductance_sd": torch.stack([w.std((1, 2)) for w in net.weights], 1),
         "clamped": torch.stack([(w == 0).float().mean((1, 2)) for w in net.weights], 1),
@@ -99,20 +102,23 @@ def layers(
 
 def _signal_to_noise(
     net: Network, steady: Bool[Tensor, " member"], x: Float[Tensor, "n n_0"],
-    states: list[Float[Tensor, "_steady 2 n _n"]], batch_size: int, readout: Readout | None,
+    states: list[Float[Tensor, "_steady 2 n _n"]], batch_size: int, readout: Readout | None, images: int,
 ) -> Float[Tensor, "_steady layer"]:  # fmt: skip
     """rms of the estimate for a batch over rms of what the read-out adds; net and states: of the steady members."""
     signal, added = torch.zeros(2, len(states[0]), len(states), dtype=x.dtype, device=x.device)
     if readout is not None:  # without noise the ratio is infinite
-        noise = draw(readout, (2, len(x), sum(net.sizes[1:])), torch.Generator().manual_seed(0))
+        shape = 2, len(x), sum(net.sizes[1:])
+        noise = drawn(readout, shape, torch.Generator().manual_seed(0), net.sizes[1:], images)
         whole = [v.new_full((len(steady), *v.shape[1:]), torch.nan).index_put((steady,), v) for v in states]
-        noisy = readout.read(whole, by_layer(None if noise is None else noise[None].to(x), states))
+        noisy = readout.read(whole, by_layer(None if noise is None else noise.to(x), states))
         exact = net.sampled(states, PROBE_UNITS)
         noisy = net.sampled([v[steady] for v in noisy], PROBE_UNITS)
         for rows in torch.arange(len(x), device=x.device).split(batch_size):
-            of_batch = [net.contrast(x[rows], [v[:, :, rows] for v in vs], 1.0).weights for vs in (exact, noisy)]
-            signal += torch.stack([g.square().mean((1, 2)) for g in of_batch[0]], 1)
-            added += torch.stack([(n - g).square().mean((1, 2)) for g, n in zip(*of_batch, strict=True)], 1)
+            of_batch, read = ([v[:, :, rows] for v in vs] for vs in (exact, noisy))
+            contrast = partial(net.contrast, x[rows], width=1.0)
+            pair = contrast(of_batch).weights, estimated(readout, contrast, read, of_batch).weights
+            signal += torch.stack([g.square().mean((1, 2)) for g in pair[0]], 1)
+            added += torch.stack([(n - g).square().mean((1, 2)) for g, n in zip(*pair, strict=True)], 1)
     return (signal / added).sqrt()
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from ..messages import shown
 from . import checks
 from .networks import Gradient, PhaseStates
-from .readout import GaussianReadout
+from .readout import GaussianReadout, Readout, draw
 
 Noise = Float[Tensor, "stream step 2 batch units"]
 BIASES = "biases"
@@ -51,11 +51,13 @@ class Schedule(GaussianReadout):
         super().__post_init__()
         if self.reads is not None and not callable(self.reads):
             raise ValueError(f"reads = {shown(self.reads)}: must be a function of the number of images seen, or None")
-        for k, layer in enumerate(self.layers or ()):
-            checks.count(f"layers[{k}]", layer)
-        for k, update in enumerate(self.updates or ()):
-            if update != BIASES:
-                checks.count(f"updates[{k}]", update)
+        for name, texts in (("layers", ()), ("updates", (BIASES,))):
+            given = getattr(self, name)
+            if given is not None and (isinstance(given, str) or not hasattr(given, "__iter__")):
+                raise ValueError(f"{name} = {shown(given)}: must be a list of layers, or None for all")
+            for k, layer in enumerate(() if given is None else given):
+                if layer not in texts:
+                    checks.count(f"{name}[{k}]", layer)
 
     def reads_at(self, images: Sequence[int]) -> Float[Tensor, " step"]:
         """N after so many images, over `samples`."""
@@ -66,7 +68,14 @@ class Schedule(GaussianReadout):
         return torch.tensor(counts)
 
     def shaped(self, noise: Noise, images: Sequence[int], units: Sequence[int]) -> Noise:
-        """The noise of steps that begin after so many images, in the layers that have any, of N reads each."""
+        """The noise of steps that begin after so many images, in the layers that have any, of N reads each.
+
+        ValueError for layers or updates that the network, of so many units a layer, does not have.
+        """
+        for name in ("layers", "updates"):
+            beyond = [k for k in getattr(self, name) or () if k != BIASES and k > len(units)]
+            if beyond:
+                raise ValueError(f"{name} = {beyond}: allowed are 1 to {len(units)}, the layers of the network")
         noise = noise * self.reads_at(images).rsqrt().to(noise)[:, None, None, None]
         if self.layers is not None:
             noisy = [k in self.layers for k in range(1, len(units) + 1)]
@@ -92,7 +101,8 @@ class Adaptive(Schedule):
         sigma, samples, averaging: of `GaussianReadout`; N begins with `samples`.
         bound: least ratio of signal to noise, of the rms over the layer's conductances for a batch.
         every: images between measurements.
-        layer: of conductances, 1 … L, that is watched; the second decides the limit (`prediction`).
+        layer: of conductances, 1 … L, that is watched; the second decides the limit (`prediction`). The last where
+            there are fewer.
         most: N over `samples` is not raised beyond.
     """
 
@@ -106,6 +116,10 @@ class Adaptive(Schedule):
         checks.number("bound", self.bound, above=0.0)
         for name in ("every", "layer", "most"):
             checks.count(name, getattr(self, name))
+
+    def measured_after(self, steps: int, batch_size: int) -> bool:
+        """Whether a measurement is due after so many steps."""
+        return steps > 0 and steps * batch_size // self.every > (steps - 1) * batch_size // self.every
 
     def more(self, reads: Float[Tensor, " member"], twice: Sequence[Gradient]) -> Float[Tensor, " member"]:
         """N over `samples` of each member, raised where two estimates of one gradient say so."""
@@ -151,3 +165,13 @@ def estimated(
     if isinstance(readout, Schedule) and readout.updates is not None:
         return readout.mixed(estimate, noisy(states))
     return estimate
+
+
+def drawn(
+    readout: Readout, shape: tuple[int, int, int], generator: torch.Generator | None, units: Sequence[int], images: int
+) -> Float[Tensor, "1 2 batch units"] | None:
+    """The noise of one reading, (2, batch, units) for all members; a schedule's is that after so many images."""
+    noise = draw(readout, shape, generator)
+    if noise is not None and isinstance(readout, Schedule):
+        noise = readout.shaped(noise[None, None], [images], units)[0, 0]
+    return None if noise is None else noise[None]

@@ -50,14 +50,14 @@ class State:
 
     `epoch` epochs and `step` steps of the next one are done; `wrong` (count) and `cost` (V^2, summed) of each member
     are those of the training images since the last record; `history` are the records so far. Of a read-out that
-    follows training: `reads`, N over its `samples`, and `used`, the reads of a unit and phase since the last record.
+    follows training: `averaged`, N over its `samples`, and `used`, the reads of a unit and phase since the last record.
     """
 
     epoch: int = 0
     step: int = 0
     wrong: Int[Tensor, " member"] | int = 0
     cost: Float[Tensor, " member"] | float = 0.0
-    reads: Float[Tensor, " member"] | float = 1.0
+    averaged: Float[Tensor, " member"] | float = 1.0
     used: Float[Tensor, " member"] | float = 0.0
     history: list[xr.Dataset] = field(default_factory=list)
 
@@ -114,9 +114,7 @@ def train(
     plan = _plan(net, x, y, {"test": test, "validation": validation}, epochs, batch_size, decay, looks, seed, warm_up)
     rule = _rule(net, beta, iterations, learning_rates, bias_rate, estimator, readout)
     name, take_steps = choose(engine, net, readout)
-    look = None
-    if looks:
-        look = partial(probe.layers, net, plan.x, plan.target, batch_size, beta, iterations, estimator, readout)
+    look = partial(probe.layers, net, plan.x, plan.target, batch_size, beta, iterations, estimator) if looks else None
     state = state or State()
     _advance(net, plan, rule, take_steps, look, state, progress or (lambda images: None))
     history = xr.concat(state.history, "epoch", join="exact") if state.history else xr.Dataset()
@@ -166,15 +164,16 @@ def _rule(
 
 
 def _advance(
-    net: Network, plan: Plan, rule: Rule, take_steps: Steps, look: Callable[[], dict[str, Tensor]] | None,
+    net: Network, plan: Plan, rule: Rule, take_steps: Steps, look: Callable[..., dict[str, Tensor]] | None,
     state: State, progress: Callable[[int], object],
 ) -> None:  # fmt: skip
     """Train from where `state` stands to the plan's end, bringing it up to date after each block of steps."""
     while state.epoch < plan.epochs:
         of_epoch = rule._replace(rates=rule.rates * plan.decay**state.epoch)
         for block, end in _blocks(net, plan, rule.readout, state):
-            seen = plan.batch_size * (state.epoch * plan.records[-1] + end)
-            now = of_epoch._replace(rates=of_epoch.rates * min(1.0, seen / plan.warm_up)) if plan.warm_up else of_epoch
+            images = plan.batch_size * (state.epoch * plan.records[-1] + end)
+            risen = min(1.0, images / plan.warm_up) if plan.warm_up else 1.0
+            now = of_epoch._replace(rates=of_epoch.rates * risen)
             if isinstance(rule.readout, Schedule):
                 now = now._replace(readout=_followed(net, plan, block, now, rule.readout, state))
             wrong, cost = take_steps(net, block, now)
@@ -186,7 +185,7 @@ def _advance(
                 for name, (x, y) in plan.tests.items():
                     values[f"{name}_error"], activity = probe.evaluate(net, x, y, rule.iterations)
                     values |= {"activity": activity} if name == "test" else {}
-                values |= look() if look else {}
+                values |= look(now.readout, images) if look else {}
                 values |= {"reads": state.used / seen} if isinstance(rule.readout, Schedule) else {}
                 state.history.append(_record(values, state.epoch + (end / plan.records[-1] if look else 1)))
                 state.wrong, state.cost, state.used = 0, 0.0, 0.0
@@ -196,35 +195,36 @@ def _advance(
 
 def _followed(net: Network, plan: Plan, block: Block, rule: Rule, readout: Schedule, state: State) -> Schedule:
     """The read-out of a block of steps, N being that which the block begins with; its reads are counted in `state`."""
-    begin, images = (
-        plan.batch_size * (state.epoch * plan.records[-1] + state.step),
-        block.rows.shape[1] * plan.batch_size,
-    )
-    reads = torch.as_tensor(state.reads, dtype=torch.float64).expand(net.members)
+    done, batch = state.epoch * plan.records[-1] + state.step, plan.batch_size * readout.samples
+    reads = torch.as_tensor(state.averaged, dtype=torch.float64).expand(net.members)
     if isinstance(readout, Adaptive):
-        measures = begin // readout.every > (begin - images) // readout.every
-        if measures and block.noise is not None and block.rows.shape[1] > 1:
-            reads = readout.more(reads, _read_twice(net, block, rule._replace(readout=readout.reading(reads))))
-            state.used = state.used + 2 * plan.batch_size * readout.samples * reads
-        state.reads = reads
-    by_step = readout.reads_at(range(begin, begin + images, plan.batch_size)).double()
-    state.used = state.used + plan.batch_size * readout.samples * reads * by_step.sum()
+        if block.noise is not None and readout.measured_after(done, plan.batch_size):
+            state.used = state.used + 2 * batch * reads
+            reads = readout.more(reads, _read_twice(net, plan, block, rule, readout.reading(reads), state))
+        state.averaged = reads
+    by_step = readout.reads_at([plan.batch_size * (done + k) for k in range(block.rows.shape[1])]).double()
+    state.used = state.used + batch * reads * by_step.sum()
     return readout.reading(reads) if isinstance(readout, Adaptive) else readout
 
 
-def _read_twice(net: Network, block: Block, rule: Rule) -> list[Gradient]:
-    """Two estimates of the gradient of a block's first batch, from the reads of its first two steps."""
-    batch, readout = block.rows[block.stream, 0], rule.readout
+def _read_twice(
+    net: Network, plan: Plan, block: Block, rule: Rule, readout: Schedule, state: State
+) -> list[Gradient]:  # fmt: skip
+    """Two estimates of the gradient of a block's first batch, from reads of their own."""
+    batch, shape = block.rows[block.stream, 0], (2, 2, plan.batch_size, sum(net.sizes[1:]))
     _, states = net.relax_phases(block.x[batch], block.target[batch], rule.nudges, rule.iterations)
-    estimates = []
-    for k in range(2):
-        read = readout.read(states, by_layer(block.noise[block.stream, k], states))  # type: ignore[union-attr, index]
-        estimates.append(net.contrast(block.x[batch], read, rule.nudges[0] - rule.nudges[1]))
-    return estimates
+    drawn = [readout.noise(shape, _generator(s, state.epoch, state.step, 1)) for s in plan.seeds]
+    seen = plan.batch_size * (state.epoch * plan.records[-1] + state.step)
+    noise = readout.shaped(torch.stack(drawn).to(plan.x), [seen, seen], net.sizes[1:])  # type: ignore[arg-type]
+    reads = [readout.read(states, by_layer(noise[:, k], states)) for k in range(2)]
+    return [net.contrast(block.x[batch], read, rule.nudges[0] - rule.nudges[1]) for read in reads]
 
 
 def _blocks(net: Network, plan: Plan, readout: Readout | None, state: State) -> Iterator[tuple[Block, int]]:
-    """What is left of an epoch, in blocks of steps that end at every record, each with the step that it ends at."""
+    """What is left of an epoch, in blocks of steps, each with the step that it ends at.
+
+    They end at every record, at every step of a warm-up, and where an adaptive schedule measures.
+    """
     device, units, epoch = plan.x.device, sum(net.sizes[1:]), state.epoch
     streams = sorted(set(plan.seeds))
     stream = torch.tensor([streams.index(s) for s in plan.seeds], device=device)
@@ -233,21 +233,39 @@ def _blocks(net: Network, plan: Plan, readout: Readout | None, state: State) -> 
     length = max(16, 2**20 // (2 * plan.batch_size * units))
     order = torch.stack([torch.randperm(len(plan.x), generator=_generator(s, epoch)) for s in streams])
     order = order[:, : steps * plan.batch_size].unflatten(1, (-1, plan.batch_size)).to(device)
-    begin = state.step
+    begin, whole, number = state.step, None, -1
     while begin < steps:
-        number, offset = divmod(begin, length)
-        end = min((number + 1) * length, next(record for record in plan.records if record > begin))
+        if begin // length != number:
+            number = begin // length
+            whole = _noise(
+                readout, (length, 2, plan.batch_size, units), [_generator(s, epoch, number) for s in streams]
+            )
+        end = begin + 1
+        while not (end % length == 0 or end in plan.records or _turns(plan, readout, epoch * steps + end)):
+            end += 1
         noise = None
-        if readout is not None:
-            shape = (length, 2, plan.batch_size, units)
-            drawn = [draw(readout, shape, _generator(s, epoch, number)) for s in streams]
-            noises = [xi for xi in drawn if xi is not None]
-            noise = torch.stack(noises)[:, offset : offset + end - begin].to(plan.x) if noises else None
-            if noise is not None and isinstance(readout, Schedule):
-                seen = range(epoch * steps + begin, epoch * steps + end)
-                noise = readout.shaped(noise, [plan.batch_size * k for k in seen], net.sizes[1:])
+        if whole is not None:
+            noise = whole[:, begin - number * length : end - number * length].to(plan.x)
+            if isinstance(readout, Schedule):
+                seen = [plan.batch_size * (epoch * steps + k) for k in range(begin, end)]
+                noise = readout.shaped(noise, seen, net.sizes[1:])
         yield Block(plan.x, plan.target, order[:, begin:end], stream, noise), end
         begin = end
+
+
+def _turns(plan: Plan, readout: Readout | None, steps: int) -> bool:
+    """Whether rates or reads change after so many steps."""
+    measured = isinstance(readout, Adaptive) and readout.measured_after(steps, plan.batch_size)
+    return measured or (steps - 1) * plan.batch_size < plan.warm_up
+
+
+def _noise(
+    readout: Readout | None, shape: tuple[int, ...], generators: Sequence[torch.Generator]
+) -> Float[Tensor, "stream step 2 batch units"] | None:
+    """What is random in the reads of some steps, for each stream."""
+    drawn = [] if readout is None else [draw(readout, shape, generator) for generator in generators]
+    noises = [xi for xi in drawn if xi is not None]
+    return torch.stack(noises) if noises else None
 
 
 def _record(values: dict[str, Tensor], epoch: int | float) -> xr.Dataset:

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .networks import DeepResistiveNetwork, Gradient, Rates
+from .networks import DeepResistiveNetwork, Gradient, Images, PhaseStates, Rates, States
 
 RAISED = (1.4, 1.15)  # by what noise raised the first layers' mean conductances at the published size (notebook 09)
 LEAK = 0.1  # share of its voltage that a unit keeps where an ideal diode would hold it at 0 V
@@ -37,7 +37,11 @@ def spread(*arguments: Any, **options: Any) -> DeepResistiveNetwork:
 
 
 class ExponentialNetwork(DeepResistiveNetwork):
-    """Conductances W = exp(u): u is what learns, so that nothing is ever clamped. A W of 0 begins at a thousandth."""
+    """Conductances W = exp(u), so that none is ever clamped at 0. A W of 0 begins at a thousandth of the largest.
+
+    The step in u is the gradient by W over the mean of W, limited to ±1: exponentiated gradient descent, in which small
+    conductances are as mobile as large ones. It is not the gradient by u, which is smaller by W.
+    """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -55,10 +59,30 @@ class ExponentialNetwork(DeepResistiveNetwork):
 
 
 class LeakyNetwork(DeepResistiveNetwork):
-    """Diodes that leak: a unit that an ideal diode would hold at 0 V keeps a share of its voltage."""
+    """Diodes that leak: a unit that an ideal diode would hold at 0 V keeps a share of its voltage.
+
+    So does one that its diode connects to ground with 1/LEAK - 1 times all conductances that meet at it.
+    """
 
     def bounded(self, v: Float[Tensor, "member phase batch n"]) -> Float[Tensor, "member phase batch n"]:
         return LEAK * v + (1 - LEAK) * super().bounded(v)
+
+    def energy(self, x: Images, states: States) -> Float[Tensor, "member batch"]:
+        """With the power that leaks."""
+        energy = super().energy(x, states)
+        for v, before, after in zip(states, self.weights, self.weights[1:], strict=False):
+            energy = energy + (self._leaking(v) * (before.sum(1) + after.sum(2))[:, None]).sum(-1)
+        return energy
+
+    def contrast(self, x: Images, states: PhaseStates, width: float | Tensor) -> Gradient:
+        weights, biases = super().contrast(x, states, width)
+        leaking = [((u[:, 0] - u[:, 1]) / width).mean(1) for u in map(self._leaking, states[:-1])]
+        after = [w + u[:, None] for w, u in zip(weights, leaking, strict=False)] + weights[-1:]
+        return Gradient(after[:1] + [w + u[:, :, None] for w, u in zip(after[1:], leaking, strict=True)], biases)
+
+    def _leaking(self, v: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch n"]:
+        """Half the power that leaks, over all conductances that meet at a unit (V^2)."""
+        return 0.5 * (1 / LEAK - 1) * (v - super().bounded(v)).square()
 
 
 VARIANTS: dict[str, Callable[..., DeepResistiveNetwork]] = {

@@ -37,7 +37,7 @@ from .parameters import Network, Point, Sweep, layer_sizes
 # Seconds after which the state of an unfinished ensemble is worth a file: at most a minute is computed again.
 KEEP_EVERY = 45.0
 # Fields of a training's state that it counts for each member.
-COUNTED = ("wrong", "cost", "reads", "used")
+COUNTED = ("wrong", "cost", "averaged", "used")
 # Fields of a sweep that `train` takes by the same names.
 TRAINING = {"epochs", "batch_size", "beta", "iterations", "decay", "bias_rate", "estimator", "looks", "warm_up"}
 
@@ -349,7 +349,8 @@ def _keep(checkpoint: Path, net: Any, state: State, spent: float) -> None:
 
 def _resumed(checkpoint: Path, net: Any) -> tuple[State, float]:
     """Where an interrupted call stopped, with `net` as it was then, and the seconds it took; else the beginning."""
-    if (kept := store.read_if_sound(checkpoint)) is None:
+    kept = store.read_if_sound(checkpoint)
+    if kept is None or not {*COUNTED} <= {*kept}:
         return State(), 0.0
     for kind, tensors in (("weight", net.weights), ("bias", net.biases)):
         for layer, p in enumerate(tensors):
