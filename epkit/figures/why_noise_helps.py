@@ -1,6 +1,10 @@
 """The figures of notebook 12: the errors of all arms, and what they have to do with the units that conduct."""
 
+from collections.abc import Mapping
+
 import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..study.arms import QUIET, arm, arm_errors
@@ -14,33 +18,40 @@ NONE = "0.15"  # the colour of σ = 0
 def arms(stores: canvas.Stores) -> Figure:
     """Test error after training: a row an arm, a column a data set and learning rate, a colour a sigma."""
     errors = arm_errors(stores)
-    rows = list(dict.fromkeys(name for _, name in errors))
-    titles = list(dict.fromkeys(title for title, _ in errors))
     rates = sorted({float(rate) for error in errors.values() for rate in error.learning_rate.values})
     sigmas = sorted({float(sigma) for error in errors.values() for sigma in error.sigma.values})
     colours = {sigma: f"C{k}" if sigma else NONE for k, sigma in enumerate(sigmas)}
     chances = {ds.title.item(): float(ds.chance.item()) for ds in stores.values()}
-    figure, axes = canvas.blank(len(titles), len(rates), (3.4, 0.22 * len(rows) / len(titles) + 1.9), sharex=True)
-    for (title, rate), ax in zip(((t, r) for t in titles for r in rates), axes.flat, strict=True):
-        own = [name for name in rows if (title, name) in errors and rate in errors[title, name].learning_rate]
-        for row, name in enumerate(own):
-            error = errors[title, name].sel(learning_rate=rate)
-            for number, sigma in enumerate(error.sigma.values):
-                y, runs = row + 0.3 * (number - (error.sizes["sigma"] - 1) / 2), error.sel(sigma=sigma)
-                mean, colour = t_interval(runs), colours[float(sigma)]
-                ax.plot(runs, np.full(runs.size, y), ".", color=colour, **canvas.DOTS | {"ms": 3, "alpha": 0.35})
-                ax.hlines(y, mean.low, mean.high, color=colour, lw=1.6)
-                ax.plot(mean["mean"], y, "o", color=colour, ms=4)
-        if QUIET in own:
-            ax.axvline(float(errors[title, QUIET].sel(learning_rate=rate).mean()), color=NONE, lw=0.8, ls=":", zorder=0)
-        ax.axvline(chances[title], color="C3", lw=1, ls=":")
-        ax.set_yticks(range(len(own)), own, fontsize="x-small")
-        ax.set(ylim=(len(own) - 0.4, -0.6), xlim=(0, 1), xlabel="test error after training (%)")
-        ax.xaxis.set_major_formatter(canvas.PERCENT)
-        ax.set_title(f"{canvas.literally(title)}, η = {rate:g}", fontsize="medium")
+    rows = {title: [name for t, name in errors if t == title] for title in chances}
+    counts = [len(names) for names in rows.values()]
+    size = 3.0, 0.21 * float(np.mean(counts)) + 0.7
+    figure, axes = canvas.blank(len(rows), len(rates), size, sharex=True, sharey="row", height_ratios=counts)
+    for line, (title, names) in zip(axes, rows.items(), strict=True):
+        for ax, rate in zip(line, rates, strict=True):
+            for row, name in enumerate(names):
+                if rate in errors[title, name].learning_rate:
+                    _dots(ax, row, errors[title, name].sel(learning_rate=rate), colours)
+            if QUIET in names and rate in errors[title, QUIET].learning_rate:
+                mean = float(errors[title, QUIET].sel(learning_rate=rate).mean())
+                ax.axvline(mean, color=NONE, lw=0.8, ls=":", zorder=0)
+            ax.axvline(chances[title], color="C3", lw=1, ls=":")
+            ax.set_yticks(range(len(names)), names, fontsize="x-small")
+            ax.set(ylim=(len(names) - 0.4, -0.6), xlim=(0, 1), xlabel="test error after training (%)")
+            ax.xaxis.set_major_formatter(canvas.PERCENT)
+            ax.set_title(f"{canvas.literally(title)}, η = {rate:g}", fontsize="medium")
     canvas.key(figure, {f"σ = {sigma:g} V": {"color": colours[sigma], "lw": 2} for sigma in sigmas})
     note = "small dots: seeds; bars: mean, 95 % t interval; dotted: mean without noise (grey), chance (red)"
     return canvas.finish_several(figure, "Where noise enters, when, and what does the same", stores, note)
+
+
+def _dots(ax: Axes, row: int, error: xr.DataArray, colours: Mapping[float, str]) -> None:
+    """The runs of an arm, error (sigma, seed), with mean and interval of each sigma, beside one another."""
+    for number, sigma in enumerate(error.sigma.values):
+        runs, colour = error.sel(sigma=sigma), colours[float(sigma)]
+        y, mean = row + 0.34 * (number - (error.sizes["sigma"] - 1) / 2), t_interval(runs)
+        ax.plot(runs, np.full(runs.size, y), ".", color=colour, **canvas.DOTS | {"ms": 3, "alpha": 0.35})
+        ax.hlines(y, mean.low, mean.high, color=colour, lw=1.6)
+        ax.plot(mean["mean"], y, "o", color=colour, ms=3.5)
 
 
 def conducting(stores: canvas.Stores) -> Figure:
