@@ -4,7 +4,7 @@
 
 from .arms import arm_effects, arm_table
 from .benefit import at_choice, beyond_tuning, held_out_choice, optimum, star_over_limit
-from .budget import budget_effects, budget_table, published_arms, published_effects
+from .budget import budget_effects, budget_table, counted, published_arms, published_effects
 from .claims import (
     claim_benefit,
     claim_beyond_tuning,

@@ -45,6 +45,11 @@ def costs(ds: xr.Dataset) -> xr.DataArray:
     return (reads * since).cumsum("epoch").assign_coords(epoch=ds.epoch)
 
 
+def counted(stores: Mapping[str, xr.Dataset]) -> dict[str, xr.Dataset]:
+    """The stores whose reads are a number, at all times: not those of noise that ends."""
+    return {name: ds for name, ds in stores.items() if "reads" not in ds or not np.isinf(ds.reads).any()}
+
+
 def targets(stores: Mapping[str, xr.Dataset]) -> dict[str, float]:
     """Of each data set: the mean error without noise after training at its last learning rate, plus `ABOVE`."""
     quiet = [ds for ds in stores.values() if not (ds.sigma > 0).any()]

@@ -6,7 +6,7 @@ import pandas as pd
 
 from ..sweep import store
 from .arms import arm_effects
-from .budget import budget_effects, published_arms, published_effects
+from .budget import budget_effects, counted, published_arms, published_effects
 from .families import Effect, family_rows, verdict_table
 from .law import fitted_constant, law_effects, law_networks
 from .registration import registered_claims
@@ -27,7 +27,7 @@ def later_effects(profile: str) -> dict[str, dict[str, Effect]]:
         effects[CAUSE] = arm_effects(arms)
     if reads:
         curves = published_arms(networks_of(profile, "09_escape_from_the_plateau"), reads)
-        effects[USE] = budget_effects(reads) | published_effects(curves)
+        effects[USE] = budget_effects(counted(reads)) | published_effects(curves)
     return effects
 
 
