@@ -50,10 +50,10 @@ def counted(stores: Mapping[str, xr.Dataset]) -> dict[str, xr.Dataset]:
     return {name: ds for name, ds in stores.items() if "reads" not in ds or not np.isinf(ds.reads).any()}
 
 
-def targets(stores: Mapping[str, xr.Dataset]) -> dict[str, float]:
-    """Of each data set: the mean error without noise after training at its last learning rate, plus `ABOVE`."""
+def targets(stores: Mapping[str, xr.Dataset], above: float = ABOVE) -> dict[str, float]:
+    """Of each data set: the mean error without noise after training at its last learning rate, plus `above`."""
     quiet = [ds for ds in stores.values() if not (ds.sigma > 0).any()]
-    return {ds.title.item(): float(final_error(ds).isel(learning_rate=-1).mean()) + ABOVE for ds in quiet}
+    return {ds.title.item(): float(final_error(ds).isel(learning_rate=-1).mean()) + above for ds in quiet}
 
 
 def reads_until(ds: xr.Dataset, target: float) -> xr.DataArray:
@@ -62,11 +62,14 @@ def reads_until(ds: xr.Dataset, target: float) -> xr.DataArray:
     return costs(ds).where(error <= target).min("epoch").isel(sigma=0, drop=True)
 
 
-def budget_effects(stores: Mapping[str, xr.Dataset]) -> dict[str, Effect]:
-    """The `Effect` of the claims on read-outs registered for notebook 13: ratios of reads, paired over seeds."""
+def budget_effects(stores: Mapping[str, xr.Dataset], above: float = ABOVE) -> dict[str, Effect]:
+    """The `Effect` of the claims on read-outs registered for notebook 13: ratios of reads, paired over seeds.
+
+    `above`: of error, how far the target lies above the error without noise.
+    """
     return {
-        "saving": effect_of(_savings(stores), geometric_interval, complete=True),
-        "invariance": effect_of(_invariance(stores), geometric_interval, complete=True),
+        "saving": effect_of(_savings(stores, above), geometric_interval, complete=True),
+        "invariance": effect_of(_invariance(stores, above), geometric_interval, complete=True),
     }
 
 
@@ -116,18 +119,18 @@ def published_effects(curves: Mapping[str, xr.DataArray]) -> dict[str, Effect]:
     }
 
 
-def _noisy(stores: Mapping[str, xr.Dataset]) -> Iterator[tuple[str, str, xr.DataArray]]:
+def _noisy(stores: Mapping[str, xr.Dataset], above: float) -> Iterator[tuple[str, str, xr.DataArray]]:
     """Data set, schedule and reads until the target of each store with noise."""
-    aims = targets(stores)
+    aims = targets(stores, above)
     for ds in stores.values():
         if (ds.sigma > 0).any() and (title := ds.title.item()) in aims:
             yield title, label(ds), reads_until(ds, aims[title])
 
 
-def best_constants(stores: Mapping[str, xr.Dataset]) -> dict[str, xr.DataArray]:
+def best_constants(stores: Mapping[str, xr.Dataset], above: float = ABOVE) -> dict[str, xr.DataArray]:
     """Of each data set, the reads (seed,) of the constant N and eta that takes the fewest, all seeds having arrived."""
     best = {}
-    for title, name, reads in _noisy(stores):
+    for title, name, reads in _noisy(stores, above):
         if name == "constant N":
             means = xr.ufuncs.log(reads).mean("seed", skipna=False)
             if means.notnull().any():
@@ -135,9 +138,9 @@ def best_constants(stores: Mapping[str, xr.Dataset]) -> dict[str, xr.DataArray]:
     return best
 
 
-def _savings(stores: Mapping[str, xr.Dataset]) -> Iterator[tuple[str, xr.DataArray]]:
-    best = best_constants(stores)
-    for title, name, reads in _noisy(stores):
+def _savings(stores: Mapping[str, xr.Dataset], above: float) -> Iterator[tuple[str, xr.DataArray]]:
+    best = best_constants(stores, above)
+    for title, name, reads in _noisy(stores, above):
         if name != "constant N" and title in best:
             for rate in reads.learning_rate.values:
                 for count in reads.samples.values:
@@ -147,9 +150,9 @@ def _savings(stores: Mapping[str, xr.Dataset]) -> Iterator[tuple[str, xr.DataArr
                     yield f"{title}, {name}, N = {count} at first, η = {rate:g}", ratio
 
 
-def _invariance(stores: Mapping[str, xr.Dataset]) -> Iterator[tuple[str, xr.DataArray]]:
+def _invariance(stores: Mapping[str, xr.Dataset], above: float) -> Iterator[tuple[str, xr.DataArray]]:
     """Reads at (4 N, 4 eta) over those at (N, eta), constant N."""
-    for title, name, reads in _noisy(stores):
+    for title, name, reads in _noisy(stores, above):
         if name != "constant N":
             continue
         for rate in reads.learning_rate.values:
@@ -164,9 +167,9 @@ def _invariance(stores: Mapping[str, xr.Dataset]) -> Iterator[tuple[str, xr.Data
                     yield f"{title}, N = {count}, η = {rate:g}, against four times both", many / few
 
 
-def budget_table(stores: Mapping[str, xr.Dataset]) -> pd.DataFrame:
+def budget_table(stores: Mapping[str, xr.Dataset], above: float = ABOVE) -> pd.DataFrame:
     """Every schedule: error after training, and reads until the target (geometric mean, 95 % interval), to read."""
-    rows, aims = [], targets(stores)
+    rows, aims = [], targets(stores, above)
     for ds in stores.values():
         target = aims.get(ds.title.item(), np.nan)
         error = final_error(ds).isel(dataset=0, averaging=0, sigma=0)
