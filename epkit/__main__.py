@@ -37,6 +37,7 @@ from . import data
 from .files import CHECKOUT, StoreError, digest, environment, remove_leftovers, renewed, replacing, set_aside, writable
 from .messages import ParameterError, hint, markdown
 from .reference.exactness import stored
+from .study.later import later_verdicts
 from .study.registration import FIXED
 from .study.report import conclusion, evidence, judged_rows, page
 from .sweep import pool, store
@@ -410,8 +411,17 @@ def results_table(profile: str) -> str:
         rows.append([f"`{name}`", files, f"{runs:,}", f"{minutes:,.0f}", " and ".join(makers)])
     columns = ["notebook, parameters", "stores", "runs", "minutes of computing", "made by"]
     return (
-        f"{''.join(sentences)}\n### What we conclude\n\n{conclusion(found, said, profile)}\n{markdown(columns, rows)}"
+        f"{''.join(sentences)}\n### What we conclude\n\n{conclusion(found, said, profile)}\n"
+        f"### The law, the cause, and the use\n\n{_later(profile)}\n{markdown(columns, rows)}"
     )
+
+
+def _later(profile: str) -> str:
+    """Markdown of the hypotheses registered for notebooks 11 to 13: verdict, and the setting that speaks most."""
+    table = later_verdicts(profile)
+    columns = ["notebook", "hypothesis", "verdict", "most telling setting", "value [95 %]", "tested", "holds", "fails"]
+    rows = table.rename_axis("hypothesis").reset_index().rename(columns={"supported": "holds", "contradicted": "fails"})
+    return markdown(columns, rows[columns].astype(str).to_numpy().tolist())
 
 
 def _experiments(work: dict[str, BaseModel]) -> dict[str, Experiment]:

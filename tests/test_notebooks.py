@@ -16,7 +16,8 @@ import pytest
 
 from epkit import __main__ as execute
 from epkit.files import StoreError
-from epkit.sweep import inputs
+from epkit.study.limit import critical_limit, final_error
+from epkit.sweep import inputs, store
 from epkit.sweep.parameters import ParameterError, Summary
 
 ROOT = Path(__file__).parents[1]
@@ -319,3 +320,16 @@ def test_the_first_lines_of_readme_print_what_they_promise(tmp_path):
     lines = re.findall(r"noise of (\S+) V: test error (\S+)%", done.stdout)
     assert [sigma for sigma, _ in lines] == ["0.0", "0.1"]
     assert float(lines[0][1]) < 30 < float(lines[1][1])
+
+
+@pytest.mark.full_data("mnist")
+def test_readme_predicts_the_limit_that_notebook_02_measures():
+    source = execute.README.read_text(encoding="utf-8").split("```python\n")[2].split("```")[0]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", source], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    limit, low, high = map(float, re.findall(r"[\d.]+e-\d+", done.stdout))
+    assert low < limit < high
+    ds = store.read(ROOT / "results" / "study" / "02_critical_limit.nc").sel(learning_rate=0.02)
+    measured = float(critical_limit(final_error(ds), ds.chance)["mean"].squeeze())
+    assert limit / 2 < measured < limit * 2

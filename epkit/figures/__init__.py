@@ -16,3 +16,5 @@ from .benefit_of_noise import choice_made_on, convergence, error_map, final_accu
 from .benefit_of_noise import noise_or_tuning, optimum_over_limit, rounding_control
 from .architecture import by_first_part, conjecture, errors_over_sigma, limits_over_architecture
 from .escape_from_the_plateau import along_the_way, escape_times, learning_curves, precision
+from .why_noise_helps import arms, conducting
+from .harnessing_noise import error_over_reads, gain_map, switched_off

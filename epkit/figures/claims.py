@@ -66,7 +66,8 @@ def _family(ax: Axes, name: str, tested: pd.DataFrame, colours: dict[str, str]) 
         effects = [unit * end for end in claim.inside] + (unit * tested.value).tolist()
         low, high = max(low, min(effects) / 10), min(high, max(effects) * 10)
         ax.set(xscale="log", xlim=(low / 1.25, high * 1.25))
-        canvas.plain_ticks(ax.xaxis, [tick for tick in TICKS if low / 1.25 < tick < high * 1.25])
+        ticks = [tick for tick in TICKS if low / 1.25 < tick < high * 1.25]
+        canvas.plain_ticks(ax.xaxis, ticks[:: 1 + len(ticks) // 6])
     else:
         ax.set_xlim(low - 0.08 * (high - low), high + 0.08 * (high - low))
     if not len(tested):

@@ -63,12 +63,13 @@ def predicted_limits(stores: canvas.Stores, networks: xr.Dataset) -> Figure:
         face = colour if point.reason == "" else "none"
         ax.plot(point.prediction, point.limit, ls="", marker=marker, ms=6, color=colour, mfc=face)
         ax.vlines(point.prediction, point.low, point.high, color=colour, lw=1)
-    ends = np.array([float(networks.prediction.min()) / 2, float(networks.prediction.max()) * 2])
-    ax.plot(ends, ends, color="0.4", lw=1)
-    ax.fill_between(ends, ends / 2, ends * 2, color="0.9", lw=0, zorder=0)
-    limits = networks.limit.fillna(networks.prediction)
     ax.set(xscale="log", yscale="log", xlabel="limit predicted before training (V)", ylabel=canvas.LIMIT)
-    ax.set_ylim(min(ends[0], float(limits.min()) / 2), max(ends[1], float(limits.max()) * 2))
+    volts = networks[["limit", "prediction"]].to_dataarray()
+    if volts.notnull().any():
+        x, y = (np.array([values.min() / 2, values.max() * 2]) for values in (networks.prediction, volts))
+        ax.plot(x, x, color="0.4", lw=1)
+        ax.fill_between(x, x / 2, x * 2, color="0.9", lw=0, zorder=0)
+        ax.set_ylim(*y)
     looks = {title: {"color": f"C{k}", "lw": 3} for k, title in enumerate(titles)}
     layers = {1: "1 hidden layer", 2: "2 hidden layers", 3: "3 hidden layers", 4: "4 hidden layers"}
     for depth in sorted({min(depth, 4) for depth in depths.values()}):

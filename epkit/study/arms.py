@@ -36,9 +36,11 @@ def arm(ds: xr.Dataset) -> str:
         noise = f"noise in the update of {', '.join(UPDATES.get(u, f'W{u}') for u in updates)}"
     if rule := schedule.get("rule"):
         noise = f"{noise}, {rule} {schedule['images']:,} images".replace(f"{ALL}, ", "noise ")
-    others = [f"{recorded['variant']} network"] * ("variant" in recorded)
-    others += ["biases that do not learn"] * (recorded.get("bias_rate") == 0)
-    others += [f"warm-up of {recorded['warm_up']:,} images"] * ("warm_up" in recorded)
+    others = [f"{variant} network"] if (variant := recorded.get("variant")) else []
+    if recorded.get("bias_rate") == 0:
+        others.append("biases that do not learn")
+    if images := recorded.get("warm_up"):
+        others.append(f"warm-up of {images:,} images")
     if others and (ds.sigma == 0).any():
         return ", ".join(others)
     return ", ".join([noise, *others])

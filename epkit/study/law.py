@@ -171,12 +171,14 @@ def _prediction(networks: xr.Dataset) -> Effect:
     return Effect(outcomes, xr.DataArray([reason], {"dataset": outcomes.dataset}, "dataset"), share)
 
 
-def collapse_factors(stores: Mapping[str, xr.Dataset], networks: xr.Dataset) -> pd.DataFrame:
+def collapse_factors(stores: Mapping[str, xr.Dataset], networks: xr.Dataset, untrained: xr.Dataset) -> pd.DataFrame:
     """By what factor (one standard deviation) the limits scatter, a row for each data set and one for all networks.
 
-    Columns: `networks` that can be judged; the scatter of the limit itself, `alone`; of the limit over
-    sqrt(B N/eta), `noise scale`; and of the limit over what was `predicted`.
+    Columns: `networks` that can be judged; the scatter of the limit itself, `alone`; of the limit over the `response`
+    of the weakest layer of `epkit.untrained`, times sqrt(N); over sqrt(B N/eta), `noise scale`; and over what was
+    `predicted`.
     """
+    response = untrained.response.min("layer").mean("seed")
     once = {name: stores[name] for name in networks.network.values}
     rows = {str(networks.title.sel(network=a).item()): names for a, names in alike(once, SCALED, 3).items()}
     rows["all networks"] = networks.network.values.tolist()
@@ -186,6 +188,7 @@ def collapse_factors(stores: Mapping[str, xr.Dataset], networks: xr.Dataset) -> 
         group = group.sel(network=group.reason == "")
         of = {
             "alone": group.limit,
+            "response": group.limit / response.sel(network=group.network) / np.sqrt(group.samples),
             "noise scale": group.limit / group.scale,
             "predicted": group.limit / group.prediction,
         }

@@ -1,0 +1,41 @@
+"""What the stores of notebooks 11 to 13 say of the hypotheses that were registered for them: README's table."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from ..sweep import store
+from .arms import arm_effects
+from .budget import budget_effects, counted, published_arms, published_effects
+from .families import Effect, family_rows, verdict_table
+from .law import fitted_constant, law_effects, law_networks
+from .registration import registered_claims
+from .report import networks_of
+
+LIMIT, CAUSE, USE = "11_what_sets_the_limit", "12_why_noise_helps", "13_harnessing_noise"
+
+
+def later_effects(profile: str) -> dict[str, dict[str, Effect]]:
+    """The `Effect` of each hypothesis, by notebook, of those notebooks that a profile has stores of."""
+    law, arms, reads = (networks_of(profile, name) for name in (LIMIT, CAUSE, USE))
+    before, predicted = (store.results(profile) / f"{LIMIT}.{name}.nc" for name in ("earlier", "predicted"))
+    effects = {}
+    if law and before.exists() and predicted.exists():
+        earlier = law_networks(networks_of(profile, "08_architecture"), store.read(before), 1.0)
+        effects[LIMIT] = law_effects(law, law_networks(law, store.read(predicted), fitted_constant(earlier)[0]))
+    if arms:
+        effects[CAUSE] = arm_effects(arms)
+    if reads:
+        curves = published_arms(networks_of(profile, "09_escape_from_the_plateau"), reads)
+        effects[USE] = budget_effects(counted(reads)) | published_effects(curves)
+    return effects
+
+
+def later_verdicts(profile: str) -> pd.DataFrame:
+    """`verdict_table` of all these notebooks together, a row a hypothesis, with the `notebook`."""
+    claims = registered_claims().later
+    tables = [
+        verdict_table(family_rows(effects, claims[name].claims), claims[name].claims).assign(notebook=name[:2])
+        for name, effects in later_effects(profile).items()
+    ]
+    return pd.concat(tables) if tables else pd.DataFrame()
