@@ -26,6 +26,7 @@ from copy import copy
 from math import ceil
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -89,7 +90,8 @@ def predict_critical_limit(
         net, x, t, beta=beta, iterations=iterations, batch_size=batch_size, estimator=estimator
     )
     layers = signals.conductance.shape[1]
-    rates = checks.tensor("learning_rate", learning_rate).double()
+    single = isinstance(learning_rate, float)  # which a tensor would round to float32
+    rates = checks.tensor("learning_rate", np.float64(learning_rate) if single else learning_rate).double()
     if rates.shape not in ((), (layers,)) or not bool((rates > 0).all()):
         raise ValueError(f"learning_rate = {shown(learning_rate)}: must be a number > 0, or {layers} of them")
     if not rates.ndim:

@@ -89,7 +89,7 @@ def _within(errors: Errors, name: str) -> Iterator[tuple[str, xr.DataArray]]:
 
 
 def _early(errors: Errors) -> Iterator[tuple[str, xr.DataArray]]:
-    for name in {name for _, name in errors if name.startswith("noise until")}:
+    for name in dict.fromkeys(name for _, name in errors if name.startswith("noise until")):
         yield from _differences(errors, ALL, name)
 
 

@@ -42,7 +42,7 @@ def costs(ds: xr.Dataset) -> xr.DataArray:
     images = xr.DataArray(images_seen(ds).values, dims="epoch", coords={"epoch": ds.epoch})
     since = images.diff("epoch", label="upper").reindex(epoch=ds.epoch, fill_value=float(images[0]))
     reads = ds.reads.isel(dataset=0, averaging=0, drop=True) if "reads" in ds else error * 0 + ds.samples
-    return (reads * since).cumsum("epoch").assign_coords(epoch=ds.epoch)
+    return (reads * since).cumsum("epoch", skipna=False).assign_coords(epoch=ds.epoch)
 
 
 def counted(stores: Mapping[str, xr.Dataset]) -> dict[str, xr.Dataset]:

@@ -41,12 +41,15 @@ def effect_of(
     complete: bool = False,
 ) -> Effect:
     """The `Effect` of labelled settings, each (seed,); testable if two seeds, or all if `complete`, have one."""
-    by_label = dict(settings) or {"none": xr.DataArray([np.nan], {"seed": [0]}, "seed")}
+    by_label = dict(settings)
+    if not by_label:
+        nothing = xr.DataArray([[np.nan]], {"dataset": ["none"], "seed": [0]}, ("dataset", "seed"))
+        return Effect(nothing, xr.DataArray(["no such setting"], {"dataset": ["none"]}, "dataset"), interval)
     reasons = []
     for values in by_label.values():
         n, seeds = int(values.count()), values.sizes["seed"]
         enough = n > 1 and (n == seeds or not complete)
-        reasons.append("" if enough else "no such setting" if seeds == 1 else f"{n} of {seeds} seeds have it")
+        reasons.append("" if enough else f"{n} of {seeds} seeds have it")
     labels = xr.Variable("dataset", list(by_label))
     together = xr.concat([v.reset_coords(drop=True) for v in by_label.values()], labels, join="outer")
     return Effect(together, xr.DataArray(reasons, {"dataset": labels}, "dataset"), interval)

@@ -86,6 +86,7 @@ def alike(stores: Mapping[str, xr.Dataset], varied: Iterable[str], least: int) -
 
 def law_effects(stores: Mapping[str, xr.Dataset], networks: xr.Dataset) -> dict[str, Effect]:
     """The `Effect` of each claim registered for notebook 11; `networks`: `law_networks` of the stores."""
+    stores = {name: stores[name] for name in networks.network.values}
     return {
         "learning_rate": _exponent(stores, networks, "learning_rate"),
         "batch": _exponent(stores, networks, "batch_size"),
@@ -178,7 +179,8 @@ def collapse_factors(stores: Mapping[str, xr.Dataset], networks: xr.Dataset, unt
     `predicted`.
     """
     response = untrained.response.min("layer").mean("seed")
-    rows = {str(networks.title.sel(network=a).item()): names for a, names in alike(stores, SCALED, 3).items()}
+    once = {name: stores[name] for name in networks.network.values}
+    rows = {str(networks.title.sel(network=a).item()): names for a, names in alike(once, SCALED, 3).items()}
     rows["all networks"] = networks.network.values.tolist()
     table = {}
     for label, names in rows.items():
@@ -215,8 +217,8 @@ def derivation(stores: Mapping[str, xr.Dataset], predicted: xr.Dataset) -> pd.Da
         for layer in predicted.layer.values:
             values = of_networks.sel(layer=layer).dropna("network")
             middle = float(np.exp(np.log(values).mean()))
-            ends = {"least": float(values.min()), "largest": float(values.max())}
-            table[step, int(layer)] = {"simulated / formula": middle} | ends | {"networks": values.size}
+            extremes = {"least": float(values.min()), "largest": float(values.max())}
+            table[step, int(layer)] = {"simulated / formula": middle} | extremes | {"networks": values.size}
     return pd.DataFrame(table).T.rename_axis(["step", "layer of conductances"])
 
 

@@ -26,7 +26,7 @@ from .. import data as datasets
 from ..ep.networks import DeepResistiveNetwork
 from ..ep.readout import GaussianReadout
 from ..files import StoreError, set_aside
-from ..messages import short
+from ..messages import ParameterError, short, shown
 from . import ensemble, grid, pool, store
 from .ensemble import Physics
 from .grid import run_ids
@@ -96,6 +96,9 @@ def run(
         pool.check_address(scheduler)
     sweep = parameters if isinstance(parameters, Sweep) else validated(Sweep, parameters)
     path, physics = Path(path).expanduser(), Physics(network, readout)
+    for field, part in (("variant", "network"), ("schedule", "readout")):
+        if (value := getattr(sweep, field)) is not None and part in physics.facts():
+            raise ParameterError(f"parameters: {field} = {shown(value)}: is of epkit's own {part}, not of one's own")
     stored = partial(stored_runs, path, sweep, physics, replace)
     return memoised(stored, path, lambda _: _computed(sweep, physics, path, device, scheduler))
 
