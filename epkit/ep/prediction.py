@@ -90,8 +90,9 @@ def predict_critical_limit(
         net, x, t, beta=beta, iterations=iterations, batch_size=batch_size, estimator=estimator
     )
     layers = signals.conductance.shape[1]
-    single = isinstance(learning_rate, float)  # which a tensor would round to float32
-    rates = checks.tensor("learning_rate", np.float64(learning_rate) if single else learning_rate).double()
+    # a tensor made of a float would be of float32
+    given = learning_rate if isinstance(learning_rate, Tensor) else np.asarray(learning_rate)
+    rates = checks.tensor("learning_rate", given).double()
     if rates.shape not in ((), (layers,)) or not bool((rates > 0).all()):
         raise ValueError(f"learning_rate = {shown(learning_rate)}: must be a number > 0, or {layers} of them")
     if not rates.ndim:
