@@ -91,7 +91,7 @@ def predict_critical_limit(
     )
     layers = signals.conductance.shape[1]
     # a tensor made of a float would be of float32
-    given = learning_rate if isinstance(learning_rate, Tensor) else np.asarray(learning_rate)
+    given = np.asarray(learning_rate) if isinstance(learning_rate, float) else learning_rate
     rates = checks.tensor("learning_rate", given).double()
     if rates.shape not in ((), (layers,)) or not bool((rates > 0).all()):
         raise ValueError(f"learning_rate = {shown(learning_rate)}: must be a number > 0, or {layers} of them")
