@@ -90,8 +90,7 @@ def predict_critical_limit(
         net, x, t, beta=beta, iterations=iterations, batch_size=batch_size, estimator=estimator
     )
     layers = signals.conductance.shape[1]
-    # a tensor made of a float would be of float32
-    given = np.asarray(learning_rate) if isinstance(learning_rate, float) else learning_rate
+    given = np.float64(learning_rate) if isinstance(learning_rate, float) else learning_rate  # not to be float32
     rates = checks.tensor("learning_rate", given).double()
     if rates.shape not in ((), (layers,)) or not bool((rates > 0).all()):
         raise ValueError(f"learning_rate = {shown(learning_rate)}: must be a number > 0, or {layers} of them")
