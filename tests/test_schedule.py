@@ -22,7 +22,7 @@ from epkit.sweep.parameters import ParameterError, Point, Sweep, validated
 SIZES, BATCH, IMAGES = (64, 16, 12, 10), 8, 80
 STEPS = IMAGES // BATCH
 compiled = pytest.mark.skipif(engine.library() is None, reason="no C++ compiler on this machine")
-few = settings(max_examples=6, deadline=None)
+few = settings(max_examples=4, deadline=None)
 
 
 @pytest.fixture(scope="module")
