@@ -253,3 +253,23 @@ def test_what_cannot_be_predicted_is_refused(digits):
                             ({"margin": 0}, "margin = 0: must be a finite number > 0")):  # fmt: skip
         with pytest.raises(ValueError, match=message):
             needed(digits, **change)
+
+
+@pytest.mark.parametrize(
+    ("networks", "message"),
+    [
+        ({}, r"parameters: networks = \{\}: "),
+        ({"a": {**SWEEP, "beta": -1.0}}, r"parameters: networks\.a\.beta = -1\.0: "),
+        (
+            {"a": {**SWEEP, "schedule": {"rule": "until"}}},
+            r"networks\.a\.schedule\.images = None: is needed with a rule",
+        ),
+        ({"a": {**SWEEP, "beta": 1e3}}, "parameters: beta: smaller ones are allowed"),
+        ({"a": {**SWEEP, "train_images": 8}}, "parameters: batch_size = 8: allowed are 1 to 4, half of the images"),
+    ],
+)
+def test_sweeps_that_cannot_be_predicted_are_refused_and_nothing_is_written(tmp_path, networks, message):
+    with pytest.raises(epkit.ParameterError, match=message) as refused:
+        epkit.predicted(networks, tmp_path / "predicted.nc")
+    assert len(str(refused.value).splitlines()) == 1
+    assert not (tmp_path / "predicted.nc").exists()
