@@ -169,6 +169,9 @@ def test_networks_that_cannot_be_judged_say_why_and_count_nowhere():
     assert study.fitted_constant(networks)[2] == 6
     effects = study.law_effects(stores, networks)
     assert effects["batch"].reason.values.tolist() == ["its lowest error is 67% of chance"]
+    judged = effects["collapse"].values[effects["collapse"].reason.values == ""]
+    np.testing.assert_allclose(np.log(judged).mean("dataset"), 0, atol=1e-12)
+    np.testing.assert_allclose(judged, 1, atol=3e-3)
     reasons = effects["collapse"].reason.values.tolist()
     assert sorted(reasons) == ["", "", "", "", "0 of 5 seeds have a limit", "its lowest error is 67% of chance"]
 
