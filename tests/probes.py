@@ -55,14 +55,34 @@ def rates(**change: Any) -> object:
     return relative_rates(**fixed | change)
 
 
+def predict(**change: Any) -> object:
+    fixed = {"x": X, "t": T, "beta": 0.05, "iterations": 3, "learning_rate": 0.1, "batch_size": 4}
+    return epkit.predict_critical_limit(net(), **fixed | change)
+
+
+def needed(**change: Any) -> object:
+    fixed = {"x": X, "t": T, "sigma": 1e-3, "beta": 0.05, "iterations": 3, "learning_rate": 0.1, "batch_size": 4}
+    return epkit.readouts_needed(net(), **fixed | change)
+
+
+def adaptive(**change: Any) -> object:
+    return train(readout=epkit.Adaptive(**{"sigma": 1e-3} | change))
+
+
+def schedule(**change: Any) -> object:
+    return train(readout=epkit.Schedule(**{"sigma": 1e-3} | change))
+
+
 CALLS = {"DeepResistiveNetwork": net, "gradient": gradient, "train": train, "evaluate": evaluate, "relax": relax,
-         "relative_rates": rates, "GaussianReadout": epkit.GaussianReadout}  # fmt: skip
+         "relative_rates": rates, "GaussianReadout": epkit.GaussianReadout, "predict_critical_limit": predict,
+         "readouts_needed": needed, "Schedule": schedule, "Adaptive": adaptive}  # fmt: skip
 COUNTS = [0, -3, 1.5, "3", None, True, nan]
 AMOUNTS = [0.0, -0.1, nan, inf, "a", None, True]
 IMAGES = [X[:, :5], X[:0], X.clone().fill_(nan), X > 0.5, "x", None, 3, X[None, None], X.to(torch.complex64)]
 CLASSES = [Y[:-1], Y.float(), -Y, Y + 1, torch.eye(4)[Y], "y", None, Y[:, None]]
 TARGETS = [Y, Y.float(), torch.ones(12, 4), T[:, :3], T[:5], T.clone().fill_(inf), "t", None]
 READOUTS = [1e-3, "gaussian", object(), epkit.GaussianReadout(torch.ones(3)), Shapeless(1e-3)]
+RATES = [*AMOUNTS, (0.1,), (0.1, -0.1), (0.1, 0.1, 0.1), "ab", (nan, 0.1), [None, 0.1], torch.ones(2, 2)]
 PAIRS = [X, (X,), (X, Y[:3]), (X[:, :2], Y), (X, Y.float()), "test"]
 
 PROBES: dict[str, dict[str, list[Any]]] = {
@@ -99,6 +119,7 @@ PROBES: dict[str, dict[str, list[Any]]] = {
         "estimator": ["foo", None],
         "looks": [0, 4, 1.5, "a"],
         "engine": ["foo", None],
+        "warm_up": [0, -8, 1.5, "a", nan, True],
     },
     "evaluate": {"x": IMAGES, "y": CLASSES, "iterations": COUNTS},
     "relax": {"x": IMAGES, "iterations": COUNTS, "beta": [0.1, nan, "a"]},
@@ -111,14 +132,36 @@ PROBES: dict[str, dict[str, list[Any]]] = {
         "samples": [0, -1, 1.5, "a", None],
         "averaging": ["mean", None],
     },
+    "predict_critical_limit": {
+        "x": IMAGES, "t": TARGETS, "beta": [*AMOUNTS, 100.0, 1e-30], "iterations": COUNTS,
+        "learning_rate": RATES, "batch_size": [*COUNTS, 7], "samples": COUNTS, "estimator": ["foo", None, 1],
+    },
+    "readouts_needed": {
+        "x": IMAGES[:5], "t": TARGETS, "sigma": [-1.0, nan, inf, "a", None, True, torch.ones(2)],
+        "beta": AMOUNTS, "iterations": COUNTS, "learning_rate": RATES, "batch_size": [*COUNTS, 7],
+        "margin": AMOUNTS, "estimator": ["foo", None, 1],
+    },
+    "Schedule": {
+        "sigma": [-1e-3, nan, None, torch.ones(3)], "samples": COUNTS, "averaging": ["mean", None],
+        "reads": [3, "until", lambda images: 0, lambda images: nan, lambda images: "a", lambda images: None],
+        "layers": [2, "1", [0], [3], [1.5], [True], ["biases"], [None], [[1]]],
+        "updates": [2, "biases", [0], [3], [1.5], ["bias"], [None], [[1]]],
+    },
+    "Adaptive": {"bound": AMOUNTS, "every": COUNTS, "layer": COUNTS, "most": COUNTS, "layers": [[3]]},
 }  # fmt: skip
 # What must be taken, whatever its type.
 ACCEPTED = {
     "train": [
         {"x": X.numpy(), "y": Y.numpy()}, {"x": X.double()}, {"x": X.tolist(), "y": Y.tolist()}, {"epochs": 0},
         {"epochs": np.int64(1), "beta": np.float32(0.05)}, {"learning_rates": [0.01, np.array([0.01, 0.02])]},
-        {"test": [X.numpy(), Y.numpy()]}, {"y": Y.to(torch.int32)},
+        {"test": [X.numpy(), Y.numpy()]}, {"y": Y.to(torch.int32)}, {"warm_up": np.int64(4)}, {"warm_up": 10**9},
     ],
+    "predict_critical_limit": [
+        {"x": X.numpy(), "t": T.numpy()}, {"learning_rate": [0.1, 0.2]}, {"learning_rate": np.array([0.1, 0.2])},
+        {"learning_rate": torch.tensor([0.1, 0.2])}, {"learning_rate": 1}, {"learning_rate": np.float32(0.1)},
+    ],
+    "Schedule": [{"layers": (1,)}, {"layers": np.array([1, 2])}, {"updates": ["biases", 2]}, {"layers": []},
+                 {"reads": lambda images: np.int64(2)}, {"reads": lambda images: torch.tensor(2)}],
     "gradient": [{"x": X.numpy(), "target": T.numpy()}, {"x": X.double()}, {"target": T.double()}],
     "evaluate": [{"x": X.numpy(), "y": Y.numpy()}],
     "relative_rates": [{"x": X.double()}, {"x": X.numpy(), "y": Y.numpy()}],

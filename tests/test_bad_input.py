@@ -38,6 +38,8 @@ MODELS = {
     "01_equilibrium_propagation": Mechanism,
     "02_critical_limit": Sweep,
     "06_oracles": Oracles,
+    "12_why_noise_helps": Comparison,
+    "13_harnessing_noise": Comparison,
 }
 SMOKE = {name: inputs.profile_settings("smoke", name, model)[0] for name, model in MODELS.items()}
 fuzzed = settings(

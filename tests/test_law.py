@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from scipy import stats
-from synthetic import store
+from synthetic import only_half_way, store
 
 from epkit import figures, study
 from epkit.study import arms, budget, law
@@ -57,6 +57,13 @@ def predictions(stores, constant, factors=None):
     return xr.Dataset({"limit_over_c": (tuple(coords), over_c)}, coords)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def quick():
+    with pytest.MonkeyPatch.context() as patch:
+        only_half_way(patch)
+        yield
+
+
 @pytest.fixture(scope="module")
 def exact():
     """Networks of the law's exact powers, and what is predicted of them with c = 0.05."""
@@ -85,8 +92,8 @@ def test_the_limits_are_those_that_were_planted(exact):
     assert networks.limits.dims == ("network", "definition", "seed")
 
 
-@pytest.mark.parametrize("powers", [(-0.5, 0.5, 0.5, 1.0), (-0.7, 0.3, 0.5, 0.9)])
-def test_exponents_are_recovered_of_every_seed(powers):
+def test_exponents_are_recovered_of_every_seed():
+    powers = (-0.7, 0.3, 0.5, 0.9)
     stores = family(powers=powers)
     networks = study.law_networks(stores, predictions(stores, 1.0), 1.0)
     effects = study.law_effects(stores, networks)
@@ -116,7 +123,8 @@ def test_an_exact_law_collapses_and_another_does_not(exact):
     np.testing.assert_allclose(sorted(steeper), sorted(excess / np.exp(np.log(excess).mean())), rtol=3e-3)
 
 
-def test_data_sets_are_compared_seed_by_seed_at_equal_settings():
+def test_data_sets_are_compared_seed_by_seed_at_equal_settings_by_every_definition(monkeypatch):
+    monkeypatch.setattr(law, "registered_claims", study.registered_claims)
     stores = family(GRID[2:5]) | family(GRID[2:5], "b", dataset="kmnist_t10k_split", factor=1.5)
     networks = study.law_networks(stores, predictions(stores, 1.0), 1.0)
     effect = study.law_effects(stores, networks)["datasets"]
@@ -161,6 +169,9 @@ def test_networks_that_cannot_be_judged_say_why_and_count_nowhere():
     assert study.fitted_constant(networks)[2] == 6
     effects = study.law_effects(stores, networks)
     assert effects["batch"].reason.values.tolist() == ["its lowest error is 67% of chance"]
+    judged = effects["collapse"].values[effects["collapse"].reason.values == ""]
+    np.testing.assert_allclose(np.log(judged).mean("dataset"), 0, atol=1e-12)
+    np.testing.assert_allclose(judged, 1, atol=3e-3)
     reasons = effects["collapse"].reason.values.tolist()
     assert sorted(reasons) == ["", "", "", "", "0 of 5 seeds have a limit", "its lowest error is 67% of chance"]
 

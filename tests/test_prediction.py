@@ -8,6 +8,7 @@ import torch
 import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from synthetic import only_half_way
 
 import epkit
 from epkit import data, study
@@ -49,8 +50,7 @@ def laws():
     """The networks of notebooks 08 and 11, beside predictions of c = 1; limits by the definition that counts alone."""
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("EPKIT_RESULTS", raising=False)
-        second = study.registered_claims().second.model_copy(update={"definitions": ["half way"]})
-        patch.setattr(law, "registered_claims", lambda: study.registered_claims().model_copy(update={"second": second}))
+        only_half_way(patch)
         found = []
         for name, kind in ((EARLIER, "earlier"), (NOTEBOOK, "predicted")):
             before = store.read(store.results("study") / f"{NOTEBOOK}.{kind}.nc")
@@ -92,7 +92,7 @@ def test_the_interval_is_the_scatter_and_the_second_layer_decides(digits):
     assert (found.high / found.limit, found.limit / found.low) == pytest.approx((SCATTER**WIDE,) * 2)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(factor=st.sampled_from([2, 3, 7, 64]), seed=st.integers(0, 9))
 def test_it_scales_exactly(digits, factor, seed):
     """As sqrt(N), as sqrt(1/eta), by rates for each layer likewise, and as sqrt(B) where images don't differ."""
@@ -125,7 +125,7 @@ def test_members_are_averaged_geometrically(digits):
     assert together == pytest.approx(math.prod(alone) ** (1 / 3), rel=1e-2)  # each has noise of its own
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(
     sigma=st.floats(1e-4, 10.0), margin=st.floats(0.3, 10.0), batch=st.sampled_from([1, 4, 16]),
     eta=st.sampled_from([0.01, 0.2]),
@@ -184,7 +184,7 @@ def test_the_mean_gradient_is_that_of_many_images_not_of_the_few_at_hand(digits)
     options = {"beta": 0.3, "iterations": 5}
     whole = [float(g.square().mean()) for g in epkit.gradient(net, x, t, **options).weights]
     generator, found, plain = torch.Generator().manual_seed(1), [], []
-    for _ in range(200):
+    for _ in range(150):
         rows = torch.randint(len(x), (4,), generator=generator)
         few = signals_before_training(net, x[rows], t[rows], batch_size=1, estimator="centered", **options)
         found.append(few.mean_gradient[0].square())
@@ -253,3 +253,23 @@ def test_what_cannot_be_predicted_is_refused(digits):
                             ({"margin": 0}, "margin = 0: must be a finite number > 0")):  # fmt: skip
         with pytest.raises(ValueError, match=message):
             needed(digits, **change)
+
+
+@pytest.mark.parametrize(
+    ("networks", "message"),
+    [
+        ({}, r"parameters: networks = \{\}: "),
+        ({"a": {**SWEEP, "beta": -1.0}}, r"parameters: networks\.a\.beta = -1\.0: "),
+        (
+            {"a": {**SWEEP, "schedule": {"rule": "until"}}},
+            r"networks\.a\.schedule\.images = None: is needed with a rule",
+        ),
+        ({"a": {**SWEEP, "beta": 1e3}}, "parameters: beta: smaller ones are allowed"),
+        ({"a": {**SWEEP, "train_images": 8}}, "parameters: batch_size = 8: allowed are 1 to 4, half of the images"),
+    ],
+)
+def test_sweeps_that_cannot_be_predicted_are_refused_and_nothing_is_written(tmp_path, networks, message):
+    with pytest.raises(epkit.ParameterError, match=message) as refused:
+        epkit.predicted(networks, tmp_path / "predicted.nc")
+    assert len(str(refused.value).splitlines()) == 1
+    assert not (tmp_path / "predicted.nc").exists()

@@ -18,7 +18,7 @@ from epkit.sweep.parameters import ParameterError
 
 SIZES = (5, 8, 6, 3)
 DOUBLE = torch.float64
-few = settings(max_examples=15, deadline=None)
+few = settings(max_examples=8, deadline=None)
 
 
 def problem(make, seed=0, members=2, batch=4):

@@ -113,6 +113,12 @@ def targets(net: Network, value: Any, batch: int, name: str = "target") -> Float
     return target.to(net.biases[0])
 
 
+def names_classes(target: Tensor, name: str = "target") -> None:
+    """Desired outputs of which one is unlike the others."""
+    if target.shape[-1] > 1 and bool((target == target[..., :1]).all()):
+        raise ValueError(f"{name}: all outputs of every image are equal, which names no class: must be one-hot")
+
+
 def classes(net: Network, value: Any, images: int, name: str = "y") -> Int[Tensor, " n"]:
     """Class numbers of `images` images."""
     y = tensor(name, value)

@@ -65,8 +65,7 @@ def gradient(
     beta, iterations = checks.number("beta", beta, above=0.0), checks.count("iterations", iterations)
     x = checks.images(net, x)
     target = checks.targets(net, target, x.shape[-2])
-    if net.sizes[-1] > 1 and bool((target == target[..., :1]).all()):
-        raise ValueError("target: all outputs of every image are equal, which names no class: must be one-hot")
+    checks.names_classes(target)
     states = phases(net, x, target, beta=beta, iterations=iterations, estimator=estimator)
     read, width = states, beta * (NUDGES[estimator][0] - NUDGES[estimator][1])
     if readout is not None:

@@ -132,6 +132,7 @@ def signals_before_training(
         raise ValueError(f"sizes = {net.sizes}: a hidden layer is needed, for its conductances are what counts")
     x = checks.images(net, x)
     t = checks.targets(net, t, x.shape[-2], "t")
+    checks.names_classes(t, "t")
     images, beta = x.shape[-2], checks.number("beta", beta, above=0.0)
     batch_size = checks.count("batch_size", batch_size, most=images // 2)
     twin = copy(net)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from numbers import Real
 
 import torch
 from jaxtyping import Float
@@ -61,11 +62,12 @@ class Schedule(GaussianReadout):
 
     def reads_at(self, images: Sequence[int]) -> Float[Tensor, " step"]:
         """N after so many images, over `samples`."""
-        counts = [1.0 if self.reads is None else float(self.reads(n)) for n in images]
+        counts = [1.0 if self.reads is None else self.reads(n) for n in images]
         for n, count in zip(images, counts, strict=True):
-            if not count >= 1:
-                raise ValueError(f"reads({n}) = {count}: a number of reads must be >= 1, or infinite for exact reads")
-        return torch.tensor(counts)
+            if not isinstance(count, Real | Tensor) or not count >= 1:
+                allowed = "a number of reads must be >= 1, or infinite for exact reads"
+                raise ValueError(f"reads({n}) = {shown(count)}: {allowed}")
+        return torch.tensor([float(count) for count in counts])
 
     def shaped(self, noise: Noise, images: Sequence[int], units: Sequence[int]) -> Noise:
         """The noise of steps that begin after so many images, in the layers that have any, of N reads each.
@@ -73,8 +75,8 @@ class Schedule(GaussianReadout):
         ValueError for layers or updates that the network, of so many units a layer, does not have.
         """
         for name in ("layers", "updates"):
-            beyond = [k for k in getattr(self, name) or () if k != BIASES and k > len(units)]
-            if beyond:
+            given = getattr(self, name)
+            if beyond := [k for k in (() if given is None else given) if k != BIASES and k > len(units)]:
                 raise ValueError(f"{name} = {beyond}: allowed are 1 to {len(units)}, the layers of the network")
         noise = noise * self.reads_at(images).rsqrt().to(noise)[:, None, None, None]
         if self.layers is not None:

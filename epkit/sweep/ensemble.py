@@ -268,10 +268,13 @@ def predicted(sweep: Sweep, images: int) -> xr.Dataset:
     """What `predict_critical_limit` says of a sweep's first setting, over (seed, layer of conductances)."""
     name = sweep.dataset[0]
     x, y = (values[:images] for values in data(sweep, name).train)
-    sizes, eta = layer_sizes(sweep, name), sweep.learning_rate[0]
-    rates = [eta * rate for rate in layer_rates(sweep, name, "cpu")]
-    passes = []
+    sizes, eta, passes = layer_sizes(sweep, name), sweep.learning_rate[0], []
+    if 2 * sweep.batch_size > len(x):
+        raise ParameterError(
+            f"parameters: batch_size = {sweep.batch_size}: allowed are 1 to {len(x) // 2}, half of the images"
+        )
     with one_thread(), nudge_too_strong():
+        rates = [eta * rate for rate in layer_rates(sweep, name, "cpu")]
         for seed in sweep.seed_numbers:
             net = DeepResistiveNetwork(sizes, input_gain=sweep.input_gain, seed=seed, dtype=torch.float64)
             inputs, target = x.double(), one_hot(y, sizes[-1]).double()
