@@ -431,3 +431,28 @@ def test_a_share_has_wilsons_interval():
         bounds = [(middle - half) / (1 + z**2 / n), (middle + half) / (1 + z**2 / n)]
         np.testing.assert_allclose([found.low[k], found.high[k]], bounds, atol=1e-12)
     assert np.isnan(found.low[2])
+
+
+def test_noise_that_ends_is_compared_with_longer_training_that_is_else_the_same():
+    gone = {"rule": "until", "images": 2000}
+    short = curve(2, (1,), sigmas=(5e-5,), epochs=4, schedule=gone)
+    short["test_error"] = short.test_error - xr.DataArray([0.02, 0.03, 0.04], dims="seed")
+    earlier = {
+        "long": curve(6, (1,), sigmas=(0.0, 5e-5), epochs=8),
+        "longer": recorded(curve(3, (1,), sigmas=(0.0, 5e-5), epochs=9), batch_size=4),  # another training
+        "first": curve(1, (1,), sigmas=(0.0, 5e-5), epochs=4),
+    }
+    curves = budget.published_arms(earlier, {"short": short, "quiet": QUIET["quiet"]})
+    (error,) = curves.values()
+    assert error.arm.values.tolist() == ["no noise", "noise throughout", "noise in the first 2,000 images"]
+    assert error.images.values.tolist() == [1000, 2000, 3000, 4000]
+    saved = budget.published_effects(curves)["off_beats_none"].values.squeeze()
+    np.testing.assert_allclose(saved, [0.42, 0.43, 0.44])  # of 0.5, which the long training has not left
+    nothing = budget.published_effects(budget.published_arms({}, {"short": short}))
+    assert nothing["off_beats_noise"].reason.item() == "no such setting"
+    assert set(budget.counted({"short": short, "never": curve(1, (1,), reads=[np.inf] * 10)})) == {"short"}
+
+
+def test_a_profile_without_these_notebooks_has_no_later_verdicts(tmp_path, monkeypatch):
+    monkeypatch.setenv("EPKIT_RESULTS", str(tmp_path))
+    assert study.later_verdicts("study").empty
