@@ -85,8 +85,8 @@ faults: env  ## the fault tests at length (50 kills; some minutes), and the tabl
 	$(PY) tests/counts.py
 
 bench: env  ## time the engine and what surrounds it (10 minutes on a quiet machine): tables, stores, figure
-	$(PY) benchmarks/speed.py --readme $(BENCH)
-	$(PY) benchmarks/spine.py --readme $(BENCH)
+	$(PY) benchmarks/speed.py --docs $(BENCH)
+	$(PY) benchmarks/spine.py --docs $(BENCH)
 
 schedule: env  ## measure and simulate how a large study splits into jobs: table, store, figure
 	$(PY) benchmarks/schedule.py --docs $(SCHEDULE)

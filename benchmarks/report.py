@@ -1,4 +1,4 @@
-"""What the benchmark's store says: the table, which README.md shows too, and the figure."""
+"""What the benchmark's store says: the table, which docs/speed.md shows too, and the figure."""
 
 from __future__ import annotations
 

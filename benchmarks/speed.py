@@ -38,7 +38,7 @@ from epkit.files import CHECKOUT, renewed
 from epkit.sweep import store
 
 Contestant = Literal["native", "plain", "eager", "compiled"]
-README = CHECKOUT / "README.md"
+PAGE = CHECKOUT / "docs" / "speed.md"
 SIGMA = 1e-5  # V
 TURNS = 3
 
@@ -298,8 +298,8 @@ def machine() -> str:
 @click.command(help=__doc__.splitlines()[0])
 @click.option("--quick", is_flag=True, help="Half a minute to see that it works; rough numbers.")
 @click.option("--compiled", is_flag=True, help="Time torch.compile too, for the smallest network.")
-@click.option("--readme", is_flag=True, help="Renew the table in README.md.")
-def main(quick: bool, compiled: bool, readme: bool) -> None:
+@click.option("--docs", is_flag=True, help="Renew the table in docs/speed.md.")
+def main(quick: bool, compiled: bool, docs: bool) -> None:
     ds = measure(quick, compiled)
     folder = store.results("smoke" if quick else "bench")
     store.write(ds, folder / "engine.nc")
@@ -307,8 +307,8 @@ def main(quick: bool, compiled: bool, readme: bool) -> None:
     figure, _ = figures.save(report.figure(ds), folder / "figures", "engine")
     print(report.table(ds))
     print(f"{folder / 'engine.nc'}, {figure}")
-    if readme:
-        README.write_text(renewed(README, report.MARKS, report.table(ds)), encoding="utf-8")
+    if docs:
+        PAGE.write_text(renewed(PAGE, report.MARKS, report.table(ds)), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ from epkit.sweep.inputs import profile_settings
 from epkit.sweep.parameters import Sweep
 
 MARKS = "<!-- spine: written by `make bench` -->", "<!-- end of spine -->"
-README = CHECKOUT / "README.md"
+PAGE = CHECKOUT / "docs" / "speed.md"
 PROFILE, NOTEBOOK = "quick", "02_critical_limit"
 PARTS = {
     "hashing the runs": [(runs, "run_ids")],
@@ -138,15 +138,15 @@ def table(ds: xr.Dataset) -> str:
 
 @click.command(help=__doc__.splitlines()[0])
 @click.option("--quick", is_flag=True, help="A twelfth of the sweep to see that it works.")
-@click.option("--readme", is_flag=True, help="Renew the table in README.md.")
-def main(quick: bool, readme: bool) -> None:
+@click.option("--docs", is_flag=True, help="Renew the table in docs/speed.md.")
+def main(quick: bool, docs: bool) -> None:
     ds = measure(quick)
     path = store.results("smoke" if quick else "bench") / "spine.nc"
     store.write(ds, path)
     print(table(ds))
     print(path)
-    if readme:
-        README.write_text(renewed(README, MARKS, table(ds)), encoding="utf-8")
+    if docs:
+        PAGE.write_text(renewed(PAGE, MARKS, table(ds)), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -56,10 +56,7 @@ KERNEL_ARGUMENTS = ["--IPKernelApp.log_level=CRITICAL", "--HistoryManager.hist_f
 OPEN_FILES = 256  # what a few kernels and their sockets need
 README_PROFILE = "study"  # whose verdicts README shows
 COMMITTED = ("quick", "study", "paper")  # profiles whose stores are
-README, MARKS = (
-    CHECKOUT / "README.md",
-    ("<!-- results: written by `make notebooks` -->", "<!-- end of results -->"),
-)
+MARKS = "<!-- results: written by `make notebooks` -->", "<!-- end of results -->"
 
 
 class KernelDied(RuntimeError):
@@ -134,11 +131,12 @@ def _figures(profile: str, fallback: str | None, scheduler: str | None, fresh: b
 
 @commands.command("notebooks", short_help="Renew the committed notebooks.")
 def _notebooks() -> None:
-    """Re-execute the committed notebooks in place, and renew README's results and the stores' checksums."""
+    """Re-execute the committed notebooks in place, and renew README, docs/results.md and the stores' checksums."""
     for path in sorted(NOTEBOOKS.glob("*.ipynb")):
         execute(path, path, {})
         print(f"executed {path.relative_to(CHECKOUT)}")
-    README.write_text(renewed(README, MARKS, results_table(README_PROFILE)), encoding="utf-8")
+    for path, text in generated(README_PROFILE).items():
+        path.write_text(renewed(path, MARKS, text), encoding="utf-8")
     (store.results("") / "SHA256SUMS").write_text(manifest(), encoding="utf-8")
 
 
@@ -390,8 +388,8 @@ def manifest() -> str:
     )
 
 
-def results_table(profile: str) -> str:
-    """Markdown for README: notebook 05's page, what we conclude, and what made the stores that they come from."""
+def generated(profile: str) -> dict[Path, str]:
+    """Markdown for README, notebook 05's page; and for docs/results.md, what we conclude, and what made the stores."""
     found, rows = evidence(profile), []
     said = page(judged_rows(found), profile)
     sentences = [
@@ -410,10 +408,12 @@ def results_table(profile: str) -> str:
         files = f"`results/{profile}/{f'{name}*.nc' if more else first.name}`" + f" ({1 + len(more)})" * bool(more)
         rows.append([f"`{name}`", files, f"{runs:,}", f"{minutes:,.0f}", " and ".join(makers)])
     columns = ["notebook, parameters", "stores", "runs", "minutes of computing", "made by"]
-    return (
-        f"{''.join(sentences)}\n### What we conclude\n\n{conclusion(found, said, profile)}\n"
-        f"### The law, the cause, and the use\n\n{_later(profile)}\n{markdown(columns, rows)}"
-    )
+    parts = [
+        f"## What we conclude\n\n{conclusion(found, said, profile)}",
+        f"## The law, the cause, and the use\n\n{_later(profile)}",
+        f"## What made the stores\n\n{markdown(columns, rows)}",
+    ]
+    return {CHECKOUT / "README.md": "".join(sentences), CHECKOUT / "docs" / "results.md": "\n".join(parts)}
 
 
 def _later(profile: str) -> str:

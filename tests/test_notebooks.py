@@ -21,6 +21,7 @@ from epkit.sweep import inputs, store
 from epkit.sweep.parameters import ParameterError, Summary
 
 ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 NAMES = [path.stem for path in NOTEBOOKS]
 
@@ -84,10 +85,28 @@ def test_smoke_has_every_notebook():
     assert last == "05_claims", "it sums up what the others find"
 
 
-def test_readme_shows_what_the_stores_say():
-    table = execute.results_table(execute.README_PROFILE)
-    assert table.count("\n") > 10
-    assert execute.MARKS[0] + "\n" + table + execute.MARKS[1] in execute.README.read_text(encoding="utf-8")
+def test_pages_show_what_the_stores_say():
+    for page, text in execute.generated(execute.README_PROFILE).items():
+        assert text.count("\n") > 8
+        assert execute.MARKS[0] + "\n" + text + execute.MARKS[1] in page.read_text(encoding="utf-8")
+
+
+def test_readme_is_read_in_a_minute():
+    assert len(README.read_text(encoding="utf-8").splitlines()) <= 120
+
+
+def test_links_between_pages_lead_somewhere():
+    for page in [README, *(ROOT / "docs").glob("*.md")]:
+        text = page.read_text(encoding="utf-8")
+        for link in re.findall(r"\]\((?!https?:)([^)]+)\)", text):
+            path, _, anchor = link.partition("#")
+            target = (page.parent / path).resolve() if path else page
+            assert target.exists(), f"{page.name}: {link}"
+            if anchor:
+                titles = re.findall(r"^#+ (.+)$", target.read_text(encoding="utf-8"), re.MULTILINE)
+                assert anchor in {re.sub(r"[^\w -]", "", t).lower().replace(" ", "-") for t in titles}, (
+                    f"{page.name}: {link}"
+                )
 
 
 def make_figures(folder, *arguments, **environment):
@@ -311,7 +330,7 @@ def test_a_misspelt_variable_is_one_line(monkeypatch, capsys):
 
 
 def test_the_first_lines_of_readme_print_what_they_promise(tmp_path):
-    source = execute.README.read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]
+    source = README.read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [sys.executable, "-c", source], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
@@ -324,7 +343,7 @@ def test_the_first_lines_of_readme_print_what_they_promise(tmp_path):
 
 @pytest.mark.full_data("mnist")
 def test_readme_predicts_the_limit_that_notebook_02_measures():
-    source = execute.README.read_text(encoding="utf-8").split("```python\n")[2].split("```")[0]
+    source = README.read_text(encoding="utf-8").split("```python\n")[2].split("```")[0]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", source], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
