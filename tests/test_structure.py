@@ -11,7 +11,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = [
     ("messages", "files"),
     ("ep",),
-    ("data",),
+    ("data", "readouts"),
     ("sweep",),
     ("reference", "study"),
     ("figures",),

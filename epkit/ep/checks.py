@@ -148,10 +148,12 @@ def per_member(name: str, value: Any, members: int, like: Tensor) -> Float[Tenso
     return values.flatten().expand(members)
 
 
-def readout(value: Any, members: int) -> None:
-    """Something with the methods `noise` and `read`, and with values for this number of members."""
+def readout(value: Any, net: Network) -> None:
+    """Something with the methods `noise` and `read`, and with values for this network's members and layers."""
     for method in ("noise", "read"):
         if not callable(getattr(value, method, None)):
             raise ValueError(f"readout = {shown(value)}: must have the methods noise and read, as GaussianReadout has")
     if callable(scale := getattr(value, "scale", None)):
-        scale(members)
+        scale(net.members)
+    if callable(fit := getattr(value, "fit", None)):
+        fit(net.members, net.sizes[1:])

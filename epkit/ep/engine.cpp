@@ -29,6 +29,15 @@
 
 namespace {
 
+// One step of a reading, as `elementwise.Operation` has it; kinds in the order of `elementwise.KINDS`. Mirrored by
+// `engine._NativeOperation`. Values are double, those of an affine one of the type T.
+enum class Kind : int64_t { add, multiply, affine, nearest, sign, split, join };
+struct Operation {
+    Kind kind;
+    int64_t side, draw;
+    const void* values;
+};
+
 // Mirrored by `engine._NativeBlock`. Arrays are contiguous, of the type T of the network unless another is given.
 struct Block {
     const int64_t* sizes;    // n_0 ... n_L
@@ -37,11 +46,13 @@ struct Block {
     void* const* weights;    // of each layer (member, n_pre, n_post), the first with rows [+x, -x]
     void* const* biases;     // of each layer (member, n_post)
     const void *x, *target;  // (n, n_0), (n, n_L)
-    const void *noise, *scale;  // (stream, step, 2, batch, units) and (member,), or null
+    const void *noise, *scale;  // (stream, step, draws, 2, batch, units) and (member,), or null
     const void *rates, *nudge;  // (layer, member), (2,)
     int64_t* wrong;             // (member,)
     double* cost;               // (member,)
+    const Operation* operations;  // what a read-out of parts does, in place of adding noise times scale; or null
     double bias_rate, gain;
+    int64_t operation_count, draws, reads;  // reads are averaged
     int64_t layers, members, steps, batch, iterations;
     int64_t threads, team;  // in all, and at most on one member
 };
@@ -75,6 +86,14 @@ private:
 
 template <class T> struct VectorOf {
     typedef T type __attribute__((vector_size(32)));
+};
+
+// As many doubles as a vector of T has numbers: converters round in them.
+template <class T> struct DoublesOf {
+    typedef double type __attribute__((vector_size(64)));
+};
+template <> struct DoublesOf<double> {
+    typedef double type __attribute__((vector_size(32)));
 };
 
 // Zeroed memory on cache lines of its own. Nothing is written here: fresh pages are 0 and belong to who first uses them.
@@ -339,14 +358,16 @@ private:
             units += layers_[i].units;
         }
         const T* noise = static_cast<const T*>(b_.noise);
-        if (noise) noise += (b_.stream[m_] * b_.steps + k) * 2 * batch_ * units + before;
+        if (noise) noise += (b_.stream[m_] * b_.steps + k) * b_.draws * 2 * batch_ * units + before;
         const V* v = layer.state + size_t(2) * batch_ * p.first;
         V *difference = layer.read + size_t(2) * batch_ * p.first, *mean = difference + batch_ * N;
         V square[N] = {}, change[N] = {};
         for (int s = 0; s < batch_; ++s)
             for (int j = 0; j < N; ++j) {
                 V upper = v[s * N + j], lower = v[((phases - 1) * batch_ + s) * N + j];
-                if (noise) {
+                if (b_.operations) {
+                    read(l, p.first + j, s, noise, units, before, upper, lower);
+                } else if (noise) {
                     upper += sigma * load_vector(noise + s * units, p.first + j, layer.units);
                     lower += sigma * load_vector(noise + (batch_ + s) * units, p.first + j, layer.units);
                 }
@@ -362,6 +383,55 @@ private:
             const T* value = reinterpret_cast<const T*>(r < batch_ ? mean + r * N : difference + (r - batch_) * N);
             for (int i = 0; i < p.units; ++i) layer.column[size_t(p.unit + i) * 2 * batch_ + r] = value[i];
         }
+    }
+
+    // What a read-out of parts makes of a vector of both phases: the mean of its reads.
+    void read(int l, int vector, int s, const T* noise, int64_t units, int64_t before, V& upper, V& lower) const {
+        V sum[2] = {};
+        for (int n = 0; n < b_.reads; ++n) {
+            V pair[2] = {upper, lower};
+            for (const Operation* o = b_.operations; o < b_.operations + b_.operation_count; ++o) {
+                if (o->kind == Kind::split) {
+                    const V d = pair[0] - pair[1], m = T(0.5) * (pair[0] + pair[1]);
+                    pair[0] = d, pair[1] = m;
+                } else if (o->kind == Kind::join) {
+                    const V half = T(0.5) * pair[0], m = pair[1];
+                    pair[0] = m + half, pair[1] = m - half;
+                } else {
+                    for (int side = 0; side < 2; ++side) {
+                        if (o->side && o->side != side + 1) continue;
+                        const int64_t row = ((o->draw + n) * 2 + side) * batch_ + s;
+                        pair[side] = apply(*o, pair[side], l, vector, noise + (noise ? row * units : 0), units, before);
+                    }
+                }
+            }
+            sum[0] += pair[0], sum[1] += pair[1];
+        }
+        upper = sum[0] / T(b_.reads), lower = sum[1] / T(b_.reads);
+        for (int i = layers_[l].units - vector * lanes; i < lanes; ++i) upper[i] = lower[i] = 0;  // beyond the layer
+    }
+
+    V apply(const Operation& o, V v, int l, int vector, const T* noise, int64_t units, int64_t before) const {
+        using D = typename DoublesOf<T>::type;
+        const double* values = static_cast<const double*>(o.values);
+        const int count = layers_[l].units;
+        if (o.kind == Kind::add) return v + T(values[m_]) * load_vector(noise, vector, count);
+        if (o.kind == Kind::multiply) return v * (T(1) + T(values[m_]) * load_vector(noise, vector, count));
+        if (o.kind == Kind::affine) {
+            const T* gain = static_cast<const T*>(o.values) + m_ * units + before;
+            return load_vector(gain, vector, count) * v + load_vector(gain + b_.members * units, vector, count);
+        }
+        if (o.kind == Kind::sign) {
+            const T level = T(values[2 * l]), threshold = T(values[2 * l + 1]);
+            const V up = V{} + level, limit = V{} + threshold;
+            return v > limit ? up : v <= limit ? -up : v;  // NaN stays
+        }
+        const double lsb = values[4 * l], origin = values[4 * l + 1], big = 6755399441055744.0;  // 1.5 2^52
+        const D least = D{} + values[4 * l + 2], most = D{} + values[4 * l + 3];
+        D code = (__builtin_convertvector(v, D) - origin) / lsb;
+        code = (code + big) - big;  // to the nearest integer, half to even
+        code = code < least ? least : code > most ? most : code;
+        return __builtin_convertvector(origin + code * lsb, V);
     }
 
     // Updates all conductances that lead to a panel, and prepares what it needs for the next step.

@@ -1,7 +1,8 @@
 """Engines that take training steps, a block at a time: eager torch, torch.compile, and C++ compiled on this machine.
 
 All agree up to rounding. `engine.cpp` says why it is fast; it needs a C++17 compiler at run time, and does what it can:
-deep resistive networks on the CPU whose read-out adds noise. The rest is trained in torch, after one message.
+deep resistive networks on the CPU whose read-out adds noise, or is a list of elementwise operations. The rest is
+trained in torch, after one message.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ import subprocess
 import tempfile
 import warnings
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
+from math import prod
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Literal, NamedTuple
@@ -26,6 +28,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from . import checks
+from .elementwise import KINDS, RANDOM, Operation
 from .learning import Rule, step
 from .networks import DeepResistiveNetwork, Network
 from .readout import GaussianReadout, Readout
@@ -44,7 +47,7 @@ class Block(NamedTuple):
     target: Float[Tensor, "n n_L"]
     rows: Int[Tensor, "stream step batch"]  # images of each step
     stream: Int[Tensor, " member"]  # which of the streams each member follows
-    noise: Float[Tensor, "stream step 2 batch units"] | None
+    noise: Float[Tensor, "stream step *draws 2 batch units"] | None
 
 
 Outcome = tuple[Int[Tensor, " member"], Float[Tensor, " member"]]
@@ -65,14 +68,25 @@ def choose(engine: Engine, net: Network, readout: Readout | None) -> tuple[str, 
             reason = f"the C++ engine knows no {type(net).__name__}"
         elif getattr(readout, "updates", None) is not None:
             reason = "the C++ engine reads all updates from the same reads"
-        elif readout is not None and getattr(type(readout), "read", None) is not GaussianReadout.read:
-            reason = f"the C++ engine adds noise to what is read, and can't do {type(readout).__name__}"
+        elif readout is not None and not _adds_noise(readout) and _program(readout, net) is None:
+            reason = f"the C++ engine reads each voltage by itself, and can't do {type(readout).__name__}"
         if reason:
             _say_once(f"{reason}; training uses the slower torch engine")
         if reason or library() is None:
             engine = "eager"
     functions: dict[str, Steps] = {"native": native_steps, "compiled": compiled_steps, "eager": torch_steps}
     return engine, functions[engine]
+
+
+def _adds_noise(readout: Readout | None) -> bool:
+    """Whether a read-out reads as the Gaussian one does, whose path is the fastest."""
+    return getattr(type(readout), "read", None) is GaussianReadout.read
+
+
+def _program(readout: Readout | None, net: Network) -> list[Operation] | None:
+    """The elementwise operations of a read-out; None if it isn't made of such."""
+    program = getattr(readout, "program", None)
+    return program(net.members, net.sizes[1:]) if callable(program) else None
 
 
 @cache
@@ -120,13 +134,20 @@ def _compiled_step() -> Callable[..., Tensor]:
     return take
 
 
+class _NativeOperation(ctypes.Structure):
+    """Mirrors `Operation` in engine.cpp."""
+
+    _fields_ = (*((name, ctypes.c_int64) for name in ("kind", "side", "draw")), ("values", ctypes.c_void_p))
+
+
 class _NativeBlock(ctypes.Structure):
     """Mirrors `Block` in engine.cpp."""
 
     _fields_ = (
         [(name, ctypes.c_void_p) for name in ("sizes", "rows", "stream", "weights", "biases", "x", "target")]
-        + [(name, ctypes.c_void_p) for name in ("noise", "scale", "rates", "nudge", "wrong", "cost")]
+        + [(name, ctypes.c_void_p) for name in ("noise", "scale", "rates", "nudge", "wrong", "cost", "operations")]
         + [(name, ctypes.c_double) for name in ("bias_rate", "gain")]
+        + [(name, ctypes.c_int64) for name in ("operation_count", "draws", "reads")]
         + [(name, ctypes.c_int64) for name in ("layers", "members", "steps", "batch", "iterations", "threads", "team")]
     )
 
@@ -234,29 +255,37 @@ def native_steps(net: DeepResistiveNetwork, block: Block, rule: Rule) -> Outcome
     A member's result is the same to the bit whatever the threads and the other members are.
 
     Raises:
-        ValueError: for parameters that aren't contiguous CPU tensors of one type, float32 or float64, or noise, rows or
-            images of other shapes than the network's.
+        ValueError: for parameters that aren't contiguous CPU tensors of one type, float32 or float64, or noise, rows,
+            images or operations of other shapes than the network's.
     """
     compiled = library()
     if compiled is None:
         raise RuntimeError("native_steps was called although library() is None")
     members, layers, like = len(block.stream), len(net.weights), net.biases[0]
     sizes, (steps, batch) = torch.tensor(net.sizes), block.rows.shape[1:]
+    operations = [] if _adds_noise(rule.readout) else _program(rule.readout, net) or []
     _check_memory(net, block)
+    reads, draws = _check_operations(net, block, rule.readout, operations)
     noisy = isinstance(rule.readout, GaussianReadout) and block.noise is not None
-    noise = (block.noise, rule.readout.scale(members)) if noisy else (None, None)  # type: ignore[union-attr]
+    scale = rule.readout.scale(members) if noisy else None  # type: ignore[union-attr]
+    noise = (block.noise if noisy or operations else None, scale)
     tensors = (block.x, block.target, *noise, rule.rates, rule.nudges)
     reals = [None if t is None else t.to(like).contiguous() for t in tensors]
     whole = [t.to(torch.int64).contiguous() for t in (sizes, block.rows, block.stream)]
     pointers = [(ctypes.c_void_p * layers)(*(p.data_ptr() for p in ps)) for ps in (net.weights, net.biases)]
     wrong, cost = torch.zeros(members, dtype=torch.int64), torch.zeros(members, dtype=torch.float64)
+    values = [o.values.to(like if o.kind == "affine" else torch.float64).contiguous() for o in operations]
+    each = zip(operations, values, strict=True)
+    natives = [_NativeOperation(KINDS.index(o.kind), o.side, o.draw, v.data_ptr()) for o, v in each]
+    listed = (_NativeOperation * len(natives))(*natives)
     threads = torch.get_num_threads()
     pace = _paces[like.dtype, members, batch, threads, net.sizes]
     native = _NativeBlock(
         *(t.data_ptr() for t in whole),
         *(ctypes.cast(p, ctypes.c_void_p) for p in pointers),
         *(None if t is None else t.data_ptr() for t in reals),
-        wrong.data_ptr(), cost.data_ptr(), rule.bias_rate, net.input_gain,
+        wrong.data_ptr(), cost.data_ptr(), ctypes.cast(listed, ctypes.c_void_p) if operations else None,
+        rule.bias_rate, net.input_gain, len(natives), max(1, draws), reads,
         layers, members, steps, batch, rule.iterations, threads, threads if pace.choose() else 1,
     )  # fmt: skip
     begin = perf_counter()
@@ -278,10 +307,35 @@ def _check_memory(net: DeepResistiveNetwork, block: Block) -> None:
         if not p.is_contiguous():
             raise ValueError(f"a parameter of shape {shape} is not contiguous in memory")
     streams, steps, batch = block.rows.shape
-    images = len(block.x)
-    allowed = {"x": (images, n_0), "target": (images, after[-1]), "noise": (streams, steps, 2, batch, sum(after))}
+    images, draws = len(block.x), () if block.noise is None else block.noise.shape[2:-3]
+    noise = (streams, steps, *draws, 2, batch, sum(after))
+    allowed = {"x": (images, n_0), "target": (images, after[-1]), "noise": noise}
     for name, shape in allowed.items():
         if (values := getattr(block, name)) is not None and values.shape != shape:
             raise ValueError(f"{name} has the shape {tuple(values.shape)}: must be {shape}")
     for name, numbers, most in (("rows", block.rows, images), ("stream", block.stream, streams)):
         checks.within(name, numbers, most)
+
+
+def _check_operations(
+    net: DeepResistiveNetwork, block: Block, readout: Readout | None, operations: Sequence[Operation]
+) -> tuple[int, int]:
+    """Reads and random numbers of a voltage; ValueError unless the C++ code finds there what the operations need."""
+    members, layers, units = net.members, len(net.weights), sum(net.sizes[1:])
+    reads = checks.count("reads", getattr(readout, "reads", 1) if operations else 1)
+    draws = 0 if block.noise is None else prod(block.noise.shape[2:-3])
+    if draws != 1 and block.noise is not None and not operations:
+        raise ValueError(f"noise has {draws} random numbers a voltage: {type(readout).__name__} takes one")
+    shapes = dict.fromkeys(RANDOM, (members,)) | {
+        "affine": (2, members, units), "round": (layers, 4), "sign": (layers, 2), "split": (0,), "join": (0,),
+    }  # fmt: skip
+    for k, operation in enumerate(operations):
+        checks.choice(f"operations[{k}].kind", operation.kind, KINDS)
+        checks.count(f"operations[{k}].side", operation.side, 0, 2)
+        if operation.values.shape != shapes[operation.kind]:
+            found, wanted = tuple(operation.values.shape), shapes[operation.kind]
+            raise ValueError(f"operations[{k}].values has the shape {found}: a {operation.kind!r} takes {wanted}")
+        if operation.kind in RANDOM and not 0 <= operation.draw <= draws - reads:
+            drawn = f"of {draws} random numbers a voltage"
+            raise ValueError(f"operations[{k}].draw = {operation.draw}: must leave room for {reads} reads {drawn}")
+    return reads, draws

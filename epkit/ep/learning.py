@@ -69,7 +69,7 @@ def gradient(
     states = phases(net, x, target, beta=beta, iterations=iterations, estimator=estimator)
     read, width = states, beta * (NUDGES[estimator][0] - NUDGES[estimator][1])
     if readout is not None:
-        checks.readout(readout, net.members)
+        checks.readout(readout, net)
         shape = 2, states[0].shape[2], sum(net.sizes[1:])
         noise = drawn(readout, shape, generator, net.sizes[1:], images=0)
         read = readout.read(states, by_layer(None if noise is None else noise.to(states[0]), states))
@@ -86,7 +86,7 @@ def phases(
 
 
 def step(
-    net: Network, x: Images, target: Targets, noise: Float[Tensor, "#member 2 batch units"] | None, rule: Rule
+    net: Network, x: Images, target: Targets, noise: Float[Tensor, "#member *draws 2 batch units"] | None, rule: Rule
 ) -> Float[Tensor, "member batch n_L"]:
     """One step of training: free phase, nudged phases, contrast of what is read, update of `net` in place.
 

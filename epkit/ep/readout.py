@@ -36,6 +36,10 @@ class Readout(Protocol):
 
             def read(self, states, noise):
                 return [v * (1 + self.share * xi) for v, xi in zip(states, noise)]
+
+    What else it may have: `fit(members, units)`, which raises ValueError where its parameters are for other members or
+    layers; `draws`, of random numbers for each voltage, as an axis before the phases' in all noise, (…, draws, 2,
+    batch, units); and `program`, what `elementwise` says, for the C++ engine.
     """
 
     def noise(self, shape: tuple[int, ...], generator: torch.Generator | None) -> Tensor | None:
@@ -112,7 +116,8 @@ class GaussianReadout:
 
 
 def draw(readout: Readout, shape: tuple[int, ...], generator: torch.Generator | None) -> Tensor | None:
-    """`readout.noise`, whose shape is checked before it goes anywhere."""
+    """`readout.noise` of all its draws, whose shape is checked before it goes anywhere."""
+    shape = (*shape[:-3], readout.draws, *shape[-3:]) if hasattr(readout, "draws") else shape
     noise: Any = readout.noise(shape, generator)
     if noise is not None and (not isinstance(noise, Tensor) or noise.shape != shape):
         what = f"the shape {tuple(noise.shape)}" if isinstance(noise, Tensor) else f"type {type(noise).__name__}"

@@ -149,7 +149,7 @@ def _rule(
     layers, like = len(net.weights), net.biases[0]
     checks.choice("estimator", estimator, tuple(NUDGES))
     if readout is not None:
-        checks.readout(readout, net.members)
+        checks.readout(readout, net)
     beta = checks.number("beta", beta, above=0.0)
     if not isinstance(learning_rates, Sequence | Tensor | np.ndarray) or len(learning_rates) != layers:
         raise ValueError(f"learning_rates = {shown(learning_rates)}: must be {layers} rates, one for each layer")
@@ -231,6 +231,7 @@ def _blocks(net: Network, plan: Plan, readout: Readout | None, state: State) -> 
     steps = plan.records[-1]
     # Steps a call: enough to pay for the call, few enough for their noise to stay small.
     length = max(16, 2**20 // (2 * plan.batch_size * units))
+    length = max(1, length // getattr(readout, "draws", 1))
     order = torch.stack([torch.randperm(len(plan.x), generator=_generator(s, epoch)) for s in streams])
     order = order[:, : steps * plan.batch_size].unflatten(1, (-1, plan.batch_size)).to(device)
     begin, whole, number = state.step, None, -1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 import signal
 import threading
 import time
@@ -29,9 +28,10 @@ from ..ep.readout import Averaging, GaussianReadout, Readout
 from ..ep.schedule import RULES, Adaptive, Schedule
 from ..ep.training import State, train
 from ..ep.variants import VARIANTS
-from ..files import StoreError, digest
+from ..files import StoreError
 from ..messages import ParameterError, short
 from . import store
+from .identity import identity
 from .parameters import Network, Point, Sweep, layer_sizes
 
 # Seconds after which the state of an unfinished ensemble is worth a file: at most a minute is computed again.
@@ -49,21 +49,11 @@ class Physics(NamedTuple):
     readout: Callable[..., Any] = GaussianReadout
 
     def facts(self) -> dict[str, str]:
-        """Name and source of each that isn't epkit's own, as they go into hashes and stores."""
-        return {part: _identity(part, f) for part, f in self._asdict().items() if f is not getattr(OWN, part)}
+        """Identity of each that isn't epkit's own, as they go into hashes and stores."""
+        return {part: identity(part, f) for part, f in self._asdict().items() if f is not getattr(OWN, part)}
 
 
 OWN = Physics()
-
-
-def _identity(part: str, made_by: Callable[..., Any]) -> str:
-    try:
-        source = inspect.getsource(made_by)
-    except (OSError, TypeError):
-        raise ValueError(
-            f"{part} = {made_by!r}: its source can't be read, and a run is named by it: define it in a file or a cell"
-        ) from None
-    return f"{made_by.__qualname__}, source sha256 {digest(source)[:12]}"
 
 
 class Images(NamedTuple):

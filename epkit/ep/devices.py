@@ -1,0 +1,96 @@
+"""A resistive network whose conductances are devices: of finitely many states, bounded, uneven, some of them stuck.
+
+What a programmed conductance can't do is a matter of the network's update; what a read can't see is one of the read-out
+(`epkit.readouts`).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from . import checks
+from .networks import DeepResistiveNetwork, Gradient, Rates
+
+DIGITS = 4096.0  # of a step's number, those after so many are as good as random
+
+
+class DeviceNetwork(DeepResistiveNetwork):
+    """Called as `DeepResistiveNetwork`, with what its devices are; None is an ideal one. Trains on the torch engine.
+
+    Not a network of noisy programming: equal steps change equal devices equally. Biases stay ideal.
+
+    Args:
+        largest: conductance (S) that none exceeds, > 0.
+        states: of each conductance, at equal distances from 0 to `largest`, 2 or more. Source of the usual number:
+            1,200 in the ConstantStep preset of IBM aihwkit.
+        rounding: "nearest", which loses every step below half a state, or "stochastic", up or down in proportion. There
+            the last digits of the step itself decide, so that a resumed training is the same.
+        asymmetry: steps up are 1 + asymmetry times as large as asked for, those down 1 - asymmetry, -1 to 1; 0.01 in
+            that preset.
+        stuck: share of conductances that keep their first value, 0 to 1.
+        stuck_seed: which ones, the same in all members.
+
+    Raises:
+        ValueError: for what `DeepResistiveNetwork` refuses, or a device that is none, by its name.
+    """
+
+    def __init__(
+        self,
+        *arguments: Any,
+        largest: float | None = None,
+        states: int | None = None,
+        rounding: Literal["nearest", "stochastic"] = "nearest",
+        asymmetry: float | None = None,
+        stuck: float | None = None,
+        stuck_seed: int = 0,
+        **options: Any,
+    ) -> None:
+        self.largest = None if largest is None else checks.number("largest", largest, above=0.0)
+        if states is not None and largest is None:
+            raise ValueError(f"states = {checks.count('states', states, 2)}: they are those up to `largest`, give it")
+        self.spacing = None if states is None else (self.largest or 0.0) / (checks.count("states", states, 2) - 1)
+        checks.choice("rounding", rounding, ("nearest", "stochastic"))
+        self.rounding = rounding
+        self.asymmetry = None if asymmetry is None else checks.number("asymmetry", asymmetry, least=-1.0)
+        share = 0.0 if stuck is None else checks.number("stuck", stuck, least=0.0)
+        for name, value in (("asymmetry", self.asymmetry or 0.0), ("stuck", share)):
+            if value > 1:
+                raise ValueError(f"{name} = {value}: must be at most 1")
+        super().__init__(*arguments, **options)
+        generator = torch.Generator().manual_seed(checks.count("stuck_seed", stuck_seed, 0))
+        drawn = [torch.rand(w.shape[1:], generator=generator) < share for w in self.weights]
+        self.stuck: list[Bool[Tensor, "_n_pre _n_post"]] = [s.to(self.biases[0].device) for s in drawn]
+        for w in self.weights:
+            w.clamp_max_(float("inf") if self.largest is None else self.largest)
+            if self.spacing is not None:
+                w.copy_((w / self.spacing).round() * self.spacing)
+
+    def update(self, gradient: Gradient, rates: Rates, bias_rates: Rates) -> None:
+        """A step of gradient descent, in place, as far as the devices follow."""
+        changes = [self._change(g, rate) for g, rate in zip(gradient.weights, rates, strict=True)]
+        before = [w.clone() for w in self.weights]
+        super().update(Gradient([-c for c in changes], gradient.biases), torch.ones_like(rates), bias_rates)
+        for w, old, stuck in zip(self.weights, before, self.stuck, strict=True):
+            if self.spacing is not None:  # of a state that float32 can't hold to the last digit
+                w.copy_((w / self.spacing).round() * self.spacing)
+            if self.largest is not None:
+                w.clamp_max_(self.largest)
+            w.copy_(torch.where(stuck, old, w))
+
+    def _change(
+        self, gradient: Float[Tensor, "member n_pre n_post"], rate: Float[Tensor, " member"]
+    ) -> Float[Tensor, "member n_pre n_post"]:
+        """What the devices make of the steps asked for (S)."""
+        change = -rate[:, None, None] * gradient
+        if self.asymmetry is not None:
+            change = change * torch.where(change > 0, 1 + self.asymmetry, 1 - self.asymmetry)
+        if self.spacing is None:
+            return change
+        steps = change / self.spacing
+        if self.rounding == "nearest":
+            return steps.round() * self.spacing
+        return (steps + (steps.abs() * DIGITS).frac()).floor() * self.spacing

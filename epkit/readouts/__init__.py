@@ -1,0 +1,43 @@
+"""Read-outs that hardware has, put together from parts (docs/readouts.md).
+
+import epkit
+from epkit.readouts import Converter, Mismatch, Noise
+
+readout = (Mismatch(offset=3.4e-3) | Noise(5e-5) | Converter(bits=13, span=(-1, 1))).averaged(4)
+epkit.train(net, x, y, ..., readout=readout)
+"""
+
+from .chain import Chain, Differential, Part, quantity
+from .parts import (
+    Comparator,
+    Converter,
+    Drift,
+    Flicker,
+    HeavyTails,
+    Measured,
+    Mismatch,
+    Noise,
+    RelativeNoise,
+    thermal,
+)
+from .presets import PRESETS, Preset, preset
+
+__all__ = [
+    "PRESETS",
+    "Chain",
+    "Comparator",
+    "Converter",
+    "Differential",
+    "Drift",
+    "Flicker",
+    "HeavyTails",
+    "Measured",
+    "Mismatch",
+    "Noise",
+    "Part",
+    "Preset",
+    "RelativeNoise",
+    "preset",
+    "quantity",
+    "thermal",
+]
