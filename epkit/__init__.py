@@ -1,6 +1,8 @@
 """Equilibrium Propagation under uncertainty: networks, learning, read-out noise, and the study built on them."""
 
+from . import readouts
 from .data import add as add_data
+from .ep.devices import DeviceNetwork
 from .ep.learning import gradient
 from .ep.networks import DeepResistiveNetwork, Network
 from .ep.prediction import predict_critical_limit, readouts_needed
@@ -19,6 +21,7 @@ from .sweep.store import origin, results
 __all__ = [
     "Adaptive",
     "DeepResistiveNetwork",
+    "DeviceNetwork",
     "GaussianReadout",
     "Network",
     "ParameterError",
@@ -36,6 +39,7 @@ __all__ = [
     "origin",
     "predict_critical_limit",
     "predicted",
+    "readouts",
     "readouts_needed",
     "results",
     "run",

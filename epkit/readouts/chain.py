@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import floor, log10, prod
+from math import prod
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -225,7 +225,7 @@ def quantity(value: Any, unit: str) -> str:
     if values.numel() > 1:
         return f"{quantity(values.min(), unit)} to {quantity(values.max(), unit)}, one a member"
     number = float(values)
-    power = 3 * floor(log10(abs(number) * (1 + 1e-12)) / 3) if number else 0
+    power = 3 * (int(f"{number:.3e}".partition("e")[2]) // 3) if number else 0
     power = min(max(power, min(PREFIXES)), max(PREFIXES))
     return f"{number / 10.0**power:.4g} {PREFIXES[power]}{unit}"
 

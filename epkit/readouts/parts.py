@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import pandas as pd
 import torch
 from scipy.special import sici
 from torch import Tensor
@@ -124,11 +125,9 @@ class HeavyTails(_Added):
         checks.number("freedom", self.freedom, above=2.0)
 
     def unit(self, shape: tuple[int, ...], generator: Generator) -> Tensor:
-        # float64: the largest of many draws needs uniform numbers close to 0
-        radius = 1 - torch.rand(shape, generator=generator, dtype=torch.float64)
-        angle = torch.rand(shape, generator=generator)
-        radius = ((radius ** (-2 / self.freedom) - 1) * (self.freedom - 2)).sqrt().float()
-        return radius * torch.cos(2 * torch.pi * angle)
+        depth = torch.empty(shape).exponential_(generator=generator)  # -log of the method's first uniform number
+        radius = (torch.expm1(depth * (2 / self.freedom)) * (self.freedom - 2)).sqrt()
+        return radius * torch.cos(2 * torch.pi * torch.rand(shape, generator=generator))
 
     def __str__(self) -> str:
         return f"heavy tails {quantity(self.sigma, 'V')} rms, {self.freedom:g} degrees of freedom"
@@ -311,6 +310,8 @@ class Converter(Part):
         if sum(given) != 2 and given != (False, False, True):
             raise ValueError(f"bits = {self.bits}, span = {shown(self.span)}, lsb = {self.lsb}: give two, or lsb alone")
         for low, high in self.spans:
+            if self.span is not None and self.lsb is not None and not 2 * self.lsb <= high - low:
+                raise ValueError(f"lsb = {self.lsb}: must be at most half of the span, {shown(self.span)}")
             if not low < high:
                 raise ValueError(f"span = {shown(self.span)}: must be low < high (V), or such a pair a layer")
 
@@ -393,22 +394,14 @@ def _circuits(seeds: tuple[int, ...], units: int) -> Tensor:
 def _deviations(path: Path) -> np.ndarray[Any, Any]:
     """Every read of a CSV file minus its column's mean, for columns of n times sqrt(n/(n - 1)) (V)."""
     try:
-        with path.open(encoding="utf-8") as file:
-            names = file.readline()
-        table = np.genfromtxt(path, delimiter=",", skip_header=int(_names(names)), ndmin=2)
+        table = pd.read_csv(path, header=None)
+        if table.iloc[0].map(lambda cell: isinstance(cell, str)).any():  # names
+            table = pd.read_csv(path)
+        reads = table.to_numpy(float)
     except (OSError, ValueError) as error:
         raise ValueError(f"path = {shown(str(path))}: must be a CSV file of reads in V ({short(error)})") from None
-    count = np.isfinite(table).sum(0) if table.size else np.zeros(1)
-    if count.min() < 2 or np.isinf(table).any():
+    count = np.isfinite(reads).sum(0)
+    if not reads.size or count.min() < 2 or np.isinf(reads).any():
         raise ValueError(f"path = {shown(str(path))}: must hold numbers (V), two reads of each node or more")
-    deviations = (table - np.nanmean(table, 0)) * np.sqrt(count / (count - 1))
+    deviations = (reads - np.nanmean(reads, 0)) * np.sqrt(count / (count - 1))
     return deviations[np.isfinite(deviations)]
-
-
-def _names(line: str) -> bool:
-    """Whether a file's first line names its columns."""
-    try:
-        [float(cell) for cell in line.split(",")]
-    except ValueError:
-        return bool(line.strip())
-    return False

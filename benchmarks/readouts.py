@@ -1,0 +1,103 @@
+"""Training speed with each kind of read-out, as a ratio to the Gaussian one, all in one run.
+
+    PYTHONPATH=. python benchmarks/readouts.py [--write]
+
+The contestants take turns, and each turn is compared with the Gaussian one of the same turn, in processor time of one
+thread, which what else runs changes least. `--write` puts the table into docs/readouts.md.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+from time import process_time
+from typing import Any
+
+import numpy as np
+import speed
+import torch
+
+import epkit
+from epkit.files import CHECKOUT, renewed
+from epkit.messages import markdown
+from epkit.readouts import (
+    Chain,
+    Comparator,
+    Converter,
+    Differential,
+    Drift,
+    Flicker,
+    HeavyTails,
+    Measured,
+    Mismatch,
+    Noise,
+    RelativeNoise,
+)
+
+MARKS = "<!-- speed: written by benchmarks/readouts.py -->", "<!-- end of speed -->"
+PAGE = CHECKOUT / "docs" / "readouts.md"
+IMAGES, TURNS = 1000, 5
+
+
+def contestants(csv: Path) -> dict[str, Any]:
+    """One of each kind, at a level that lets the networks train on."""
+    reads = 1e-5 * np.random.default_rng(0).standard_normal((100, 8))
+    np.savetxt(csv, reads, delimiter=",")
+    converter = Converter(lsb=1e-4)
+    return {
+        "Gaussian": epkit.GaussianReadout(1e-5),
+        "noise": Noise(1e-5),
+        "noise, reads correlated": Chain((Noise(1e-5, correlation=0.5),), samples=16),
+        "relative noise": RelativeNoise(1e-6),
+        "mismatch": Mismatch(offset=1e-3, gain=1e-3),
+        "converter": converter,
+        "comparator of the difference": Differential(Comparator(1e-5)),
+        "difference and mean converted": Differential(Converter(bits=12, span=(-0.1, 0.1)), converter),
+        "drift": Drift(1e-5, 1.0),
+        "1/f noise": Flicker(1e-5, 1e-3, 1e-5),
+        "heavy tails": HeavyTails(1e-5),
+        "measured": Measured(csv),
+        "mismatch, noise, converter": Mismatch(offset=1e-3) | Noise(1e-5) | converter,
+        "the same, mean of 4 reads": (Mismatch(offset=1e-3) | Noise(1e-5) | converter).averaged(4),
+    }
+
+
+def rates(work: speed.Work, readouts: dict[str, Any]) -> np.ndarray[Any, Any]:
+    """Training samples of all members a second, (turn, read-out)."""
+    x, y = speed.images(IMAGES)
+    seconds = np.empty((TURNS, len(readouts)))
+    for turn in range(-1, TURNS):  # the first one is not counted
+        for k, readout in enumerate(readouts.values()):
+            net = epkit.DeepResistiveNetwork(work.sizes, input_gain=work.gain, members=work.members)
+            begin = process_time()
+            history = epkit.train(
+                net, x, y, epochs=1, batch_size=work.batch, beta=work.beta, iterations=work.iterations,
+                learning_rates=work.rates, readout=readout, engine="native",
+            )  # fmt: skip
+            seconds[turn, k] = process_time() - begin
+            if history.engine != "native" or bool(history.diverged.any()):
+                raise RuntimeError(f"{readout} trained on the engine {history.engine}, or has diverged")
+    return work.members * IMAGES / seconds
+
+
+def table() -> str:
+    """Markdown: the Gaussian's rate, then each kind's ratio to it in the same turn, in the median of the turns."""
+    torch.set_num_threads(1)
+    works = [w for w in speed.SPEED if w.sizes in ((784, 100, 10), (784, 128, 128, 128, 10))]
+    with tempfile.TemporaryDirectory() as folder:
+        readouts = contestants(Path(folder) / "reads.csv")
+        found = [rates(work, readouts) for work in works]
+    ratios = [np.median(rate / rate[:, :1], 0) for rate in found]
+    rows = [[name, *(f"{ratio[k]:.2f}" for ratio in ratios)] for k, name in enumerate(readouts)]
+    of_gaussian = ", ".join(f"{np.median(rate[:, 0]):,.0f}" for rate in found)
+    shown = markdown(["read-out", *(work.name + f", {work.members} together" for work in works)], rows, "lrrr")
+    notes = f"Medians of {TURNS} turns, processor time of one thread. The Gaussian's own: {of_gaussian} samples/s."
+    return f"{shown}\n{notes}\n"
+
+
+if __name__ == "__main__":
+    text = table()
+    print(text)
+    if "--write" in sys.argv[1:]:
+        PAGE.write_text(renewed(PAGE, MARKS, text), encoding="utf-8")
