@@ -1,5 +1,6 @@
 """Equilibrium Propagation under uncertainty: networks, learning, read-out noise, and the study built on them."""
 
+from .circuit.network import Circuit, CircuitNetwork
 from .data import add as add_data
 from .ep.learning import gradient
 from .ep.networks import DeepResistiveNetwork, Network
@@ -18,6 +19,8 @@ from .sweep.store import origin, results
 
 __all__ = [
     "Adaptive",
+    "Circuit",
+    "CircuitNetwork",
     "DeepResistiveNetwork",
     "GaussianReadout",
     "Network",

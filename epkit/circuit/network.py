@@ -76,8 +76,9 @@ class CircuitNetwork(DeepResistiveNetwork):
 
     Args:
         circuit: whose `sizes` and `limits` are the network's; it may be replaced, after a lost connection say.
-        input_gain: input voltage (V) per unit of x.
+        input_gain: input voltage per unit of x, in units of `volts`.
         siemens: conductance that a weight of 1 stands for (S); with it the rates of a simulation are the circuit's.
+        volts: voltage that 1 stands for (V), that of a class's output for example, whose target is 1.
         reads: readings of every voltage that are averaged.
         seed: of the initial conductances, those of `DeepResistiveNetwork` within the circuit's limits.
 
@@ -86,12 +87,13 @@ class CircuitNetwork(DeepResistiveNetwork):
     """
 
     def __init__(
-        self, circuit: Circuit, *, input_gain: float, siemens: float = 1.0, reads: int = 1, seed: int = 0
-    ) -> None:
+        self, circuit: Circuit, *, input_gain: float, siemens: float = 1.0, volts: float = 1.0,
+        reads: int = 1, seed: int = 0,
+    ) -> None:  # fmt: skip
         if not isinstance(circuit, Circuit):
             raise ValueError(f"circuit = {shown(circuit)}: must have what epkit.Circuit lists")
         self.circuit, self.reads = circuit, checks.count("reads", reads)
-        self.siemens = checks.number("siemens", siemens, above=0.0)
+        self.siemens, self.volts = (checks.number(*p, above=0.0) for p in (("siemens", siemens), ("volts", volts)))
         super().__init__(circuit.sizes, input_gain=input_gain, seed=seed, dtype=torch.float64)
         self._given: tuple[Circuit, list[np.ndarray]] | None = None  # what the circuit was last set to
         self._clamp()
@@ -104,7 +106,7 @@ class CircuitNetwork(DeepResistiveNetwork):
     def relax(
         self, x: Images, iterations: int, target: Targets | None = None, beta: float = 0.0, start: States | None = None
     ) -> States:
-        """Voltages (V) that the circuit reads; target in V, beta a conductance in units of `siemens`.
+        """Voltages that the circuit reads; they and target in units of `volts`, beta in units of `siemens`.
 
         Raises:
             ValueError: for what a simulated network refuses. CircuitError: where the circuit fails.
@@ -132,8 +134,8 @@ class CircuitNetwork(DeepResistiveNetwork):
                 f" {smallest:.3g}"
             )
         self._program()
-        inputs = (self.input_gain * batch_of(x)[0]).numpy()
-        goals = None if target is None else batch_of(target)[0].numpy()
+        inputs = (self.volts * self.input_gain * batch_of(x)[0]).numpy()
+        goals = None if target is None else (self.volts * batch_of(target)[0]).numpy()
         states = [np.empty((1, len(betas), len(inputs), n)) for n in self.sizes[1:]]
         for k, voltages in enumerate(inputs):
             self.circuit.apply(voltages)
@@ -142,7 +144,7 @@ class CircuitNetwork(DeepResistiveNetwork):
                 for layer, values in zip(states, self._read(), strict=True):
                     layer[0, phase, k] = values
             self.circuit.nudge(0.0, None)
-        return [torch.from_numpy(v) for v in states]
+        return [torch.from_numpy(v / self.volts) for v in states]
 
     def _read(self) -> list[Vector]:
         """Mean of `reads` readings (V); CircuitError unless each has one finite number a unit."""
@@ -158,7 +160,8 @@ class CircuitNetwork(DeepResistiveNetwork):
 
     def _program(self) -> None:
         """Set the circuit to the parameters, unless it has been; ValueError for what lies outside of its limits."""
-        wanted = [self.siemens * p[0].numpy() for p in (*self.weights, *self.biases)]
+        units = [self.siemens] * len(self.weights) + [self.siemens * self.volts] * len(self.biases)
+        wanted = [u * p[0].numpy() for u, p in zip(units, (*self.weights, *self.biases), strict=True)]
         if self._given and self._given[0] is self.circuit and all(map(np.array_equal, self._given[1], wanted)):
             return
         weights, biases = wanted[: len(self.weights)], wanted[len(self.weights) :]

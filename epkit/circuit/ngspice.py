@@ -84,7 +84,9 @@ class SpiceCircuit:
             ["ngspice", "-p"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
             env={k: v for k, v in os.environ.items() if k != "DISPLAY"},
         )  # fmt: skip
-        self._changes: list[str] = []
+        self._changes = ["alter v0_0 = 0.0"]  # one to begin with: nothing has been read
+        self._values: dict[str, float] = {}
+        self._voltages: list[Vector] = []
         with TemporaryDirectory() as folder:
             deck = Path(folder) / "circuit.cir"
             deck.write_text("\n".join(_deck(self.sizes, DIODES.get(diode, diode) if isinstance(diode, str) else diode)))
@@ -105,24 +107,37 @@ class SpiceCircuit:
     def set_conductances(self, weights: Sequence[Matrix], biases: Sequence[Vector]) -> None:
         for layer, w in enumerate(weights):
             for (i, j), g in np.ndenumerate(w):
-                self._changes.append(f"alter r{layer}_{i}_{j} = {1 / max(g, OPEN)!r}")
+                self._alter(f"r{layer}_{i}_{j}", 1 / max(g, OPEN))
         for layer, b in enumerate(biases, 1):
-            self._changes += [f"alter i{layer}_{j} = {current!r}" for j, current in enumerate(b.tolist())]
+            for j, current in enumerate(b):
+                self._alter(f"i{layer}_{j}", current)
 
     def apply(self, voltages: Vector) -> None:
-        both = [*voltages.tolist(), *(-voltages).tolist()]
-        self._changes += [f"alter v0_{i} = {v!r}" for i, v in enumerate(both)]
+        for i, v in enumerate([*voltages, *-voltages]):
+            self._alter(f"v0_{i}", v)
 
     def nudge(self, beta: float, target: Vector | None) -> None:
-        goal = [0.0] * self.sizes[-1] if target is None else target.tolist()
-        for j, t in enumerate(goal):
-            self._changes += [f"alter @gnudge_{j}[gain] = {float(beta)!r}", f"alter inudge_{j} = {float(beta * t)!r}"]
+        for j in range(self.sizes[-1]):
+            self._alter(f"@gnudge_{j}[gain]", beta)
+            self._alter(f"inudge_{j}", 0.0 if target is None else beta * target[j])
+
+    def _alter(self, what: str, value: float) -> None:
+        """Note a change for ngspice, which is told of it before the next reading."""
+        if self._values.get(what, 0.0) != value:
+            self._changes.append(f"alter {what} = {float(value)!r}")
+            self._values[what] = value
 
     def read(self) -> list[Vector]:
-        changes, self._changes = self._changes, []
-        printed = self._ask("destroy all", *changes, "op", *self._print)
+        if self._changes:  # else it would find the same voltages again
+            changes, self._changes = self._changes, []
+            self._voltages = self._solved(self._ask("destroy all", *changes, "op", *self._print))
+        return list(self._voltages)
+
+    def _solved(self, printed: str) -> list[Vector]:
         found = dict(re.findall(r"^(v\(v\d+_\d+\)) = (\S+)$", printed, re.MULTILINE))
         try:
+            if "Error:" in printed:
+                raise ValueError
             return [np.array([float(found[node]) for node in line.split()[1:]]) for line in self._print]
         except (KeyError, ValueError):
             raise CircuitError(f"ngspice found no operating point: {short(printed[-500:])}") from None
