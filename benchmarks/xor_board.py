@@ -1,74 +1,91 @@
 """Does a board of digital potentiometers, BAT42 diodes and a 16-bit converter learn XOR, and with how many reads?
 
-    python benchmarks/xor_board.py [--seeds 8] [--epochs 60]
-
-Each arm trains some seeds on a board simulated by ngspice and prints its line of the table in docs/circuit.md.
+Each arm trains some seeds on a board that ngspice simulates. It writes the table of docs/circuit.md.
 """
 
 from __future__ import annotations
 
-import argparse
 import warnings
+from typing import NamedTuple
 
+import click
+import numpy as np
 import torch
 
 import epkit
 from epkit.circuit.ngspice import SpiceCircuit
 from epkit.circuit.simulated import Board
+from epkit.files import CHECKOUT, renewed
+from epkit.messages import markdown
 
-# Inputs of ±1.5 V, targets of 0 and 0.2 V, near a diode's forward voltage.
 # XOR with a third input that is constant; each is there as v and as -v, so a hidden unit has six conductances to them.
 X = torch.tensor([[-1.0, -1.0, 1.0], [-1.0, 1.0, 1.0], [1.0, -1.0, 1.0], [1.0, 1.0, 1.0]])
 Y = torch.tensor([0, 1, 1, 0])
-SMALL, LARGE = (3, 2, 2), (3, 4, 2)  # 16 conductances, as the published board has, and 32
-EXACT, THERMAL, COARSE = {"lsb": 0.0, "noise": 0.0}, {"lsb": 0.0}, {"lsb": 3e-3}
-# layers, what reads have, the converter's parts, reads that are averaged, conductance of a weight of 1 (S)
-ARMS: list[tuple[tuple[int, ...], str, dict[str, float], int, float]] = [
-    (SMALL, "no error", EXACT, 1, 1e-4),
-    (SMALL, "8 µV and steps of 187.5 µV", {}, 1, 1e-4),
-    (LARGE, "no error", EXACT, 1, 1e-4),
-    (LARGE, "8 µV", THERMAL, 1, 1e-4),
-    (LARGE, "8 µV and steps of 187.5 µV", {}, 1, 1e-4),
-    (LARGE, "8 µV and steps of 187.5 µV", {}, 16, 1e-4),
-    (LARGE, "8 µV and steps of 3 mV", COARSE, 1, 1e-4),
-    (LARGE, "8 µV and steps of 3 mV", COARSE, 16, 1e-4),
-    (LARGE, "8 µV and steps of 187.5 µV", {}, 1, 2e-5),
-]
+# Inputs of ±1.5 V; a class's output should have 0.2 V, which is near a diode's forward voltage, the other 0 V.
+VOLTS, GAIN = 0.2, 7.5
+MARKS = "<!-- board: written by `python benchmarks/xor_board.py --docs` -->", "<!-- end of board -->"
+PAGE = CHECKOUT / "docs" / "circuit.md"
 
 
-def learned(
-    circuit: SpiceCircuit, parts: dict[str, float], reads: int, siemens: float, seed: int, epochs: int
-) -> float | None:
-    """Epochs after which one seed classifies all four inputs, to the end of training; None if it never does."""
+class Arm(NamedTuple):
+    hidden: int
+    noise: float = 8e-6  # V
+    lsb: float = 187.5e-6  # V
+    reads: int = 1
+    siemens: float = 1e-4  # S, of a weight of 1
+
+
+# 2 hidden units make 16 conductances, as the published board has, 4 make 32; 3 mV are 12 bits of the same range.
+ARMS = [
+    Arm(2, noise=0.0, lsb=0.0), Arm(2),
+    Arm(4, noise=0.0, lsb=0.0), Arm(4, lsb=0.0), Arm(4), Arm(4, reads=16),
+    Arm(4, lsb=3e-3), Arm(4, lsb=3e-3, reads=16),
+    Arm(4, siemens=3e-5), Arm(4, siemens=4e-4),
+]  # fmt: skip
+
+
+def learned(circuit: SpiceCircuit, arm: Arm, seed: int, epochs: int) -> int | None:
+    """Epochs after which one seed classifies all inputs rightly, to the end of training; None if it doesn't."""
+    board = Board(circuit, noise=arm.noise, lsb=arm.lsb, seed=seed)
     net = epkit.CircuitNetwork(
-        Board(circuit, seed=seed, **parts), input_gain=7.5, siemens=siemens, volts=0.2, reads=reads, seed=seed
-    )
+        board, input_gain=GAIN, siemens=arm.siemens, volts=VOLTS, reads=arm.reads, seed=seed
+    )  # fmt: skip
     history = epkit.train(
         net, X, Y, epochs=epochs, batch_size=4, beta=0.05, iterations=1, learning_rates=(0.1, 0.1), bias_rate=0.0,
         decay=1.0,
     )  # fmt: skip
     wrong = history.train_error.values[:, 0] > 0
-    return None if wrong[-1] else float(wrong.nonzero()[0].max(initial=-1) + 1)
+    return None if wrong[-1] else int(wrong.nonzero()[0].max(initial=-1)) + 1
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, default=8)
-    parser.add_argument("--epochs", type=int, default=60)
-    options = parser.parse_args()
+def row(arm: Arm, seeds: int, epochs: int) -> list[object]:
+    """The line of an arm."""
+    with SpiceCircuit((3, arm.hidden, 2), "BAT42") as circuit:
+        counts = [learned(circuit, arm, seed, epochs) for seed in range(seeds)]
+        least = Board(circuit).limits[0] / arm.siemens
+    done = [count for count in counts if count is not None]
+    parts = [f"{arm.noise * 1e6:g} µV"] * (arm.noise > 0) + [f"steps of {arm.lsb * 1e6:g} µV"] * (arm.lsb > 0)
+    median = f"{np.median(done):.0f}" if done else "—"
+    share = f"{len(done)} of {len(counts)}"
+    return [8 * arm.hidden, " and ".join(parts) or "no error", arm.reads, f"{least:.2g}", share, median]
+
+
+@click.command(help=__doc__)
+@click.option("--seeds", default=16, show_default=True)
+@click.option("--epochs", default=60, show_default=True)
+@click.option("--docs", is_flag=True, help=f"Renew the table in {PAGE.relative_to(CHECKOUT)}.")
+def main(seeds: int, epochs: int, docs: bool) -> None:
     warnings.filterwarnings("ignore", "the C.. engine knows no CircuitNetwork")
     torch.set_num_threads(1)
-    print("| conductances | reads have | reads averaged | a weight of 1 is | seeds that learn | epochs, median |")
-    print("| ---: | --- | ---: | ---: | ---: | ---: |")
-    for sizes, name, parts, reads, siemens in ARMS:
-        with SpiceCircuit(sizes, "BAT42") as circuit:
-            counts = [learned(circuit, parts, reads, siemens, seed, options.epochs) for seed in range(options.seeds)]
-        done = [count for count in counts if count is not None]
-        median = f"{torch.tensor(done).median():.0f}" if done else "—"
-        n = 2 * sizes[0] * sizes[1] + sizes[1] * sizes[2]
-        print(
-            f"| {n} | {name} | {reads} | {siemens * 1e3:g} mS | {len(done)} of {len(counts)} | {median} |", flush=True
-        )
+    rows = []
+    for arm in ARMS:
+        rows.append(row(arm, seeds, epochs))
+        click.echo(rows[-1], err=True)
+    columns = ("conductances", "a read has", "reads averaged", "least weight", "seeds that learn", "epochs, median")
+    table = markdown(columns, rows, "rlrrrr")
+    click.echo(table)
+    if docs:
+        PAGE.write_text(renewed(PAGE, MARKS, table), encoding="utf-8")
 
 
 if __name__ == "__main__":

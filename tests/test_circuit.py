@@ -51,10 +51,10 @@ def played(*replies, timeout=0.1):
     return Instrument(ours.detach(), "bench", timeout=timeout), other
 
 
-def gradient(net, sizes, beta=0.05):
+def gradient(net, sizes, beta=0.05, iterations=300):
     x = torch.linspace(-1, 1, 3 * sizes[0], dtype=DOUBLE).reshape(3, sizes[0])
     target = one_hot(torch.arange(3) % sizes[-1], sizes[-1]).double()
-    return epkit.gradient(net, x, target, beta=beta, iterations=300)
+    return epkit.gradient(net, x, target, beta=beta, iterations=iterations)
 
 
 def agree(ours, theirs, tolerance):
@@ -71,11 +71,11 @@ def simulated(sizes, gain=4.0):
 
 def test_our_simulator_as_a_circuit_has_our_gradient():
     sizes = (3, 4, 4, 2)
-    net = CircuitNetwork(SimulatedCircuit(sizes, iterations=300), input_gain=4.0, siemens=1e-4, volts=0.5)
+    net = CircuitNetwork(SimulatedCircuit(sizes, iterations=100), input_gain=4.0, siemens=1e-4, volts=0.5)
     assert isinstance(net.circuit, epkit.Circuit)
     ours = simulated(sizes)
     net.weights = ours.weights
-    agree(gradient(net, sizes), gradient(ours, sizes), 1e-10)
+    agree(gradient(net, sizes), gradient(ours, sizes, iterations=100), 1e-10)
 
 
 @pytest.mark.ngspice
@@ -156,6 +156,17 @@ def test_a_board_on_a_serial_line_learns_xor():
     assert history.engine == "eager"
     assert float(history.train_error[-1, 0]) == 0.0
     instrument.close()
+
+
+def test_two_hidden_units_with_ideal_diodes_and_no_bias_cannot_have_xor():
+    """Whatever the conductances, one and the same output is the higher one for all inputs."""
+    net = epkit.DeepResistiveNetwork((3, 2, 2), input_gain=4.0, members=200, seed=range(200), dtype=DOUBLE)
+    for w in net.weights:
+        w.clamp_min_(0.01)
+    output = net.relax(X, 1000)[-1]
+    higher = output[..., 0] - output[..., 1]
+    assert not ((higher > 1e-9).any(1) & (higher < -1e-9).any(1)).any()
+    assert (higher.abs() > 1e-3).any(1).sum() > 100
 
 
 @pytest.mark.parametrize(
