@@ -1,6 +1,7 @@
 """Equilibrium Propagation under uncertainty: networks, learning, read-out noise, and the study built on them."""
 
 from . import readouts
+from .circuit.network import Circuit, CircuitNetwork
 from .data import add as add_data
 from .ep.devices import DeviceNetwork
 from .ep.learning import gradient
@@ -20,6 +21,8 @@ from .sweep.store import origin, results
 
 __all__ = [
     "Adaptive",
+    "Circuit",
+    "CircuitNetwork",
     "DeepResistiveNetwork",
     "DeviceNetwork",
     "GaussianReadout",

@@ -13,7 +13,7 @@ FLOORS = [
     ("ep",),
     ("data", "readouts"),
     ("sweep",),
-    ("reference", "study"),
+    ("reference", "study", "circuit"),
     ("figures",),
     ("__init__", "__main__"),
 ]
