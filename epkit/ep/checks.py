@@ -79,6 +79,13 @@ def device(value: Any) -> torch.device:
     return torch.device(value)
 
 
+def dtype(value: Any) -> torch.dtype:
+    """Of a network's tensors."""
+    if value not in (torch.float32, torch.float64):
+        raise ValueError(f"dtype = {shown(value)}: allowed are torch.float32 and torch.float64")
+    return value
+
+
 def tensor(name: str, value: Any) -> Tensor:
     """A tensor of finite real numbers, from one or from an array."""
     try:
@@ -111,6 +118,13 @@ def targets(net: Network, value: Any, batch: int, name: str = "target") -> Float
     if not alike or target.shape[-2:] != shape:
         raise ValueError(f"{name} has the shape {tuple(target.shape)}: must be {shape}, one-hot")
     return target.to(net.biases[0])
+
+
+def nudge(net: Network, target: Any, beta: Any, batch: int) -> tuple[Tensor | None, float]:
+    """Desired outputs and strength of a nudged phase, or neither of them."""
+    if (target is None) != (beta == 0.0):
+        raise ValueError(f"beta = {beta}: a nudged phase takes a target and a beta other than 0, a free phase neither")
+    return (None, 0.0) if target is None else (targets(net, target, batch), number("beta", beta))
 
 
 def classes(net: Network, value: Any, images: int, name: str = "y") -> Int[Tensor, " n"]:
