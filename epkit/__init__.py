@@ -10,6 +10,8 @@ from .ep.schedule import Adaptive, Schedule
 from .ep.training import State, train
 from .files import StoreError
 from .messages import ParameterError
+from .networks.convolutional import ConvolutionalResistiveNetwork
+from .networks.hopfield import DeepHopfieldNetwork
 from .reference.exactness import measure_exactness
 from .reference.mechanism import examine_network
 from .sweep.inputs import notebook
@@ -18,6 +20,8 @@ from .sweep.store import origin, results
 
 __all__ = [
     "Adaptive",
+    "ConvolutionalResistiveNetwork",
+    "DeepHopfieldNetwork",
     "DeepResistiveNetwork",
     "GaussianReadout",
     "Network",

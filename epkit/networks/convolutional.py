@@ -57,6 +57,7 @@ class ConvolutionalResistiveNetwork(DeepResistiveNetwork):
             self._places.append(_shared(side, before, channels, kernel, stride))
             shapes.append((before * kernel**2, channels))
             side, before = isqrt(places), channels
+        # for the options that both share, and what is wrong with them; the parameters take these ones' place
         super().__init__((1, 2), members=members, seed=seed, **options)  # type: ignore[arg-type]
         like, seeds = self.biases[0], checks.seeds(seed, members)
         self.sizes = checks.sizes(sizes)
