@@ -13,6 +13,8 @@ from .ep.schedule import Adaptive, Schedule
 from .ep.training import State, train
 from .files import StoreError
 from .messages import ParameterError
+from .networks.convolutional import ConvolutionalResistiveNetwork
+from .networks.hopfield import DeepHopfieldNetwork
 from .reference.exactness import measure_exactness
 from .reference.mechanism import examine_network
 from .sweep.inputs import notebook
@@ -23,6 +25,8 @@ __all__ = [
     "Adaptive",
     "Circuit",
     "CircuitNetwork",
+    "ConvolutionalResistiveNetwork",
+    "DeepHopfieldNetwork",
     "DeepResistiveNetwork",
     "DeviceNetwork",
     "GaussianReadout",

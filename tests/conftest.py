@@ -17,6 +17,9 @@ TENSOR_MODULES = (
     "ep.probe",
     "ep.training",
     "ep.engine",
+    "ep.optimisers",
+    "networks.convolutional",
+    "networks.hopfield",
     "data",
     "reference.solutions",
 )

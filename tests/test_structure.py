@@ -11,6 +11,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = [
     ("messages", "files"),
     ("ep",),
+    ("networks",),
     ("data", "readouts"),
     ("sweep",),
     ("reference", "study", "circuit"),

@@ -79,6 +79,13 @@ def device(value: Any) -> torch.device:
     return torch.device(value)
 
 
+def dtype(value: Any) -> torch.dtype:
+    """Of a network's tensors."""
+    if value not in (torch.float32, torch.float64):
+        raise ValueError(f"dtype = {shown(value)}: allowed are torch.float32 and torch.float64")
+    return value
+
+
 def tensor(name: str, value: Any) -> Tensor:
     """A tensor of finite real numbers, from one or from an array."""
     try:
@@ -117,6 +124,13 @@ def names_classes(target: Tensor, name: str = "target") -> None:
     """Desired outputs of which one is unlike the others."""
     if target.shape[-1] > 1 and bool((target == target[..., :1]).all()):
         raise ValueError(f"{name}: all outputs of every image are equal, which names no class: must be one-hot")
+
+
+def nudge(net: Network, target: Any, beta: Any, batch: int) -> tuple[Tensor | None, float]:
+    """Desired outputs and strength of a nudged phase, or neither of them."""
+    if (target is None) != (beta == 0.0):
+        raise ValueError(f"beta = {beta}: a nudged phase takes a target and a beta other than 0, a free phase neither")
+    return (None, 0.0) if target is None else (targets(net, target, batch), number("beta", beta))
 
 
 def classes(net: Network, value: Any, images: int, name: str = "y") -> Int[Tensor, " n"]:

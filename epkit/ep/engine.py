@@ -54,9 +54,15 @@ Outcome = tuple[Int[Tensor, " member"], Float[Tensor, " member"]]
 Steps = Callable[[Any, Block, Rule], Outcome]
 
 
-def choose(engine: Engine, net: Network, readout: Readout | None) -> tuple[str, Steps]:
-    """The engine that trains this network with this read-out, and its name; eager, with one message, where it can't."""
+def choose(engine: Engine, net: Network, readout: Readout | None, only_torch: str = "") -> tuple[str, Steps]:
+    """The engine that trains this network with this read-out, and its name; eager, with one message, where it can't.
+
+    `only_torch`: what of the rule the other engines don't know.
+    """
     checks.choice("engine", engine, ENGINES)
+    if only_torch and engine != "eager":
+        _say_once(f"the fast engines know no {only_torch}; training uses the slower torch engine")
+        engine = "eager"
     device = net.biases[0].device
     if engine == "auto":
         engine = "native" if device.type == "cpu" else "compiled"

@@ -92,8 +92,14 @@ class Network:
         A nudge of 0 is relaxed on, too: what the free phase left undone then cancels in the difference.
         """
         free = self.relax(x, iterations)
-        pair = [self.relax(x, iterations, target if beta else None, beta, free) for beta in nudges.tolist()]
-        return free, [torch.stack(layer, 1) for layer in zip(*pair, strict=True)]
+        return free, self.relax_nudged(x, target, nudges.tolist(), iterations, free)
+
+    def relax_nudged(
+        self, x: Images, target: Targets, nudges: Sequence[float], iterations: int, start: States | None
+    ) -> PhaseStates:
+        """The two states that each nudge leads to from `start`, or from zero; a nudge of 0 is a free phase."""
+        pair = [self.relax(x, iterations, target if beta else None, beta, start) for beta in nudges]
+        return [torch.stack(layer, 1) for layer in zip(*pair, strict=True)]
 
     def contrast(self, x: Images, states: PhaseStates, width: float | Tensor) -> Gradient:
         """Derivative by the parameters of (energy in the upper phase minus energy in the lower) / width, batch mean.
@@ -162,10 +168,8 @@ class DeepResistiveNetwork(Network):
         self.input_gain = checks.number("input_gain", input_gain, above=0.0)
         members, device = checks.count("members", members), checks.device(device)
         seeds = checks.seeds(seed, members)
-        if dtype not in (torch.float32, torch.float64):
-            raise ValueError(f"dtype = {dtype}: allowed are torch.float32 and torch.float64")
         self.weights: Weights = [
-            torch.empty(members, pre, post, dtype=dtype, device=device)
+            torch.empty(members, pre, post, dtype=checks.dtype(dtype), device=device)
             for pre, post in pairwise((2 * self.sizes[0], *self.sizes[1:]))
         ]
         for s in sorted(set(seeds)):
@@ -186,12 +190,7 @@ class DeepResistiveNetwork(Network):
             ValueError: for a target without beta, a beta so negative that the energy has no minimum, other shapes.
         """
         x, iterations = checks.images(self, x), checks.count("iterations", iterations)
-        if (target is None) != (beta == 0.0):
-            raise ValueError(
-                f"beta = {beta}: a nudged phase takes a target and a beta other than 0, a free phase neither"
-            )
-        if target is not None:
-            target, beta = checks.targets(self, target, x.shape[-2]), checks.number("beta", beta)
+        target, beta = checks.nudge(self, target, beta, x.shape[-2])
         if not bool(self.has_minimum(beta).all()):
             smallest = float(self.weights[-1].sum(1).min())
             raise ValueError(

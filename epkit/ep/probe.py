@@ -132,7 +132,7 @@ def relative_rates(
     batches: int = 32,
     **options: Any,
 ) -> Float[Tensor, " layer"]:
-    """Learning rate of each layer at which a step moves it by its own mean weight: mean(W_l) / rms(G_l).
+    """Learning rate of each layer at which a step moves it by its own mean weight: mean(|W_l|) / rms(G_l).
 
     G is the gradient before training, on batches like those of training; a study's rates are eta times these. The rms
     differs a lot from one random network to the next, so its geometric mean over `references` untrained networks is
@@ -178,4 +178,4 @@ def _calibrated(
         estimate = gradient(net, images, goals, beta=beta, iterations=iterations)
         power += torch.stack([g.square().mean((1, 2)) for g in estimate.weights]).cpu()
     rms = (power / count).log().mean(1).mul(0.5).exp()
-    return torch.stack([w.mean().cpu() for w in net.weights]) / rms
+    return torch.stack([w.abs().mean().cpu() for w in net.weights]) / rms

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -20,8 +20,9 @@ from torch.nn.functional import one_hot
 from ..messages import shown
 from . import checks, probe
 from .engine import Block, Engine, Steps, choose
-from .learning import NUDGES, Estimator, Rule
+from .learning import NUDGES, Estimator, Rule, check_phases, relaxed
 from .networks import Gradient, Network
+from .optimisers import Make, Optimiser
 from .readout import Readout, by_layer, draw
 from .schedule import Adaptive, Schedule
 
@@ -60,6 +61,7 @@ class State:
     averaged: Float[Tensor, " member"] | float = 1.0
     used: Float[Tensor, " member"] | float = 0.0
     history: list[xr.Dataset] = field(default_factory=list)
+    optimiser: Optimiser | None = None
 
 
 def train(
@@ -74,17 +76,14 @@ def train(
     learning_rates: Sequence[LayerRate],
     readout: Readout | None = None,
     seed: int | Sequence[int] = 0,
-    decay: float = 0.99,
-    bias_rate: float = 1.0,
-    test: Labelled | None = None,
-    validation: Labelled | None = None,
-    estimator: Estimator = "centered",
-    looks: int | None = None,
-    warm_up: int | None = None,
+    decay: float = 0.99, bias_rate: float = 1.0, warm_up: int | None = None,
+    test: Labelled | None = None, validation: Labelled | None = None, looks: int | None = None,
+    estimator: Estimator = "centered", nudged_iterations: int | None = None, cold: bool = False,
+    optimiser: Literal["momentum", "adam"] | Make | None = None,
     state: State | None = None,
     engine: Engine = "auto",
     progress: Callable[[int], object] | None = None,
-) -> xr.Dataset:
+) -> xr.Dataset:  # fmt: skip
     """Train `net` in place by stochastic gradient descent on the EP estimate.
 
     Members with equal `seed` see the same batches and random numbers of the read-out, so differences between their
@@ -96,6 +95,8 @@ def train(
         learning_rates: one a layer, for all members or (member,); times `decay` after each epoch, for biases also
             times `bias_rate`.
         readout: what the learning rule reads; None reads exactly. A `Schedule` follows training.
+        estimator, nudged_iterations, cold: as in `gradient`; "backpropagation" is the baseline, without a readout.
+        optimiser: what is made of the estimates before the update, see `Optimiser`; None: gradient descent.
         warm_up: images over which the learning rates rise from 0; None: they begin as they are.
         test, validation: images and classes evaluated at each record.
         looks: records an epoch, at equal distances, each with `probe.layers`; None: a plain record after each epoch.
@@ -112,10 +113,14 @@ def train(
         ValueError: for an argument that makes no training, by its name, before any step.
     """
     plan = _plan(net, x, y, {"test": test, "validation": validation}, epochs, batch_size, decay, looks, seed, warm_up)
-    rule = _rule(net, beta, iterations, learning_rates, bias_rate, estimator, readout)
-    name, take_steps = choose(engine, net, readout)
-    look = partial(probe.layers, net, plan.x, plan.target, batch_size, beta, iterations, estimator) if looks else None
+    rule = _rule(net, beta, iterations, learning_rates, bias_rate, estimator, readout, nudged_iterations, cold)
     state = state or State()
+    if optimiser is not None:
+        state.optimiser = state.optimiser or Optimiser(optimiser, net)
+        rule = rule._replace(optimiser=state.optimiser)
+    name, take_steps = choose(engine, net, readout, rule.only_torch())
+    seen = estimator if estimator in NUDGES else "centered"  # what a probe would show, though nothing is nudged
+    look = partial(probe.layers, net, plan.x, plan.target, batch_size, beta, iterations, seen) if looks else None
     _advance(net, plan, rule, take_steps, look, state, progress or (lambda images: None))
     history = xr.concat(state.history, "epoch", join="exact") if state.history else xr.Dataset()
     return history.assign_attrs(engine=name)
@@ -144,10 +149,10 @@ def _plan(
 
 def _rule(
     net: Network, beta: float, iterations: int, learning_rates: Sequence[LayerRate],
-    bias_rate: float, estimator: Estimator, readout: Readout | None,
+    bias_rate: float, estimator: Estimator, readout: Readout | None, nudged_iterations: int | None, cold: bool,
 ) -> Rule:  # fmt: skip
     layers, like = len(net.weights), net.biases[0]
-    checks.choice("estimator", estimator, tuple(NUDGES))
+    check_phases(estimator, readout, nudged_iterations, cold)
     if readout is not None:
         checks.readout(readout, net)
     beta = checks.number("beta", beta, above=0.0)
@@ -155,11 +160,14 @@ def _rule(
         raise ValueError(f"learning_rates = {shown(learning_rates)}: must be {layers} rates, one for each layer")
     rates = [checks.per_member(f"learning_rates[{k}]", r, net.members, like) for k, r in enumerate(learning_rates)]
     return Rule(
-        beta * torch.tensor(NUDGES[estimator]).to(like),
+        beta * torch.tensor(NUDGES.get(estimator, (0, 0))).to(like),
         checks.count("iterations", iterations),
         torch.stack(rates),
         checks.number("bias_rate", bias_rate, least=0.0),
         readout,
+        nudged_iterations,
+        cold,
+        estimator == "backpropagation",
     )
 
 
@@ -212,7 +220,7 @@ def _read_twice(
 ) -> list[Gradient]:  # fmt: skip
     """Two estimates of the gradient of a block's first batch, from reads of their own."""
     batch, shape = block.rows[block.stream, 0], (2, 2, plan.batch_size, sum(net.sizes[1:]))
-    _, states = net.relax_phases(block.x[batch], block.target[batch], rule.nudges, rule.iterations)
+    _, states = relaxed(net, block.x[batch], block.target[batch], rule)
     drawn = [readout.noise(shape, _generator(s, state.epoch, state.step, 1)) for s in plan.seeds]
     seen = plan.batch_size * (state.epoch * plan.records[-1] + state.step)
     noise = readout.shaped(torch.stack(drawn).to(plan.x), [seen, seen], net.sizes[1:])  # type: ignore[arg-type]

@@ -8,12 +8,11 @@ the cube of its units where the relaxation costs its conductances.
 
 from __future__ import annotations
 
-from copy import copy
-
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from ..ep import learning
 from ..ep.networks import DeepResistiveNetwork, Weights
 
 Inputs = Float[Tensor, "batch n_0"]
@@ -146,18 +145,14 @@ def backpropagated(
     *,
     iterations: int,
 ) -> Weights:
-    """The gradient that EP estimates, by autograd through the free phase unrolled: an oracle, not a learning rule.
+    """The weights' part of the gradient that EP estimates, by autograd through the free phase unrolled.
 
     With enough iterations for the steady state it is the limit of the estimates for beta -> 0 (arXiv:1602.05179).
 
     Returns:
         Of 1/2 |v_L - target|^2, batch mean, one (member, n_pre, n_post) a layer (V^2), the first with doubled inputs.
     """
-    twin = copy(net)
-    twin.weights = [w.detach().requires_grad_() for w in net.weights]
-    output = twin.relax(x, iterations)[-1]
-    cost = 0.5 * (output - target).square().sum() / output.shape[1]
-    return list(torch.autograd.grad(cost, twin.weights))
+    return learning.backpropagated(net, x, target, iterations)[1].weights
 
 
 def agreements(estimate: list[Tensor], reference: list[Tensor]) -> list[tuple[float, float]]:

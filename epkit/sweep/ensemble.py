@@ -8,7 +8,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache
+from functools import cache, partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,6 +30,8 @@ from ..ep.training import State, train
 from ..ep.variants import VARIANTS
 from ..files import StoreError
 from ..messages import ParameterError, short
+from ..networks.convolutional import ConvolutionalResistiveNetwork
+from ..networks.hopfield import DeepHopfieldNetwork
 from . import store
 from .identity import identity
 from .parameters import Network, Point, Sweep, layer_sizes
@@ -40,6 +42,12 @@ KEEP_EVERY = 45.0
 COUNTED = ("wrong", "cost", "averaged", "used")
 # Fields of a sweep that `train` takes by the same names.
 TRAINING = {"epochs", "batch_size", "beta", "iterations", "decay", "bias_rate", "estimator", "looks", "warm_up"}
+TRAINING |= {"nudged_iterations"}
+# Networks that parameters may name; the others are given to `run`.
+NETWORKS: dict[str, Callable[..., Any]] = {
+    "hopfield": DeepHopfieldNetwork,
+    "convolutional": ConvolutionalResistiveNetwork,
+}
 
 
 class Physics(NamedTuple):
@@ -81,12 +89,21 @@ def _loaded(name: str, train_images: int, test_images: int) -> datasets.Split:
     return datasets.load(name, train=train_images, test=test_images)
 
 
+def named(network: Network, given: Callable[..., Any]) -> Callable[..., Any]:
+    """What makes the network that the parameters name, with its options; what is given where they name none."""
+    if network.network is None:
+        return given
+    options = {} if network.relaxation_noise is None else {"noise": network.relaxation_noise}
+    return partial(NETWORKS[network.network], **options)
+
+
 def layer_rates(
     network: Network, name: str, device: str, make: Callable[..., Any] = DeepResistiveNetwork
 ) -> list[float]:
     """Learning rate of each layer at eta = 1."""
     if network.rates is not None:
         return torch.tensor(network.rates).tolist()
+    make = named(network, make)
     with one_thread():
         return relative_rates(
             layer_sizes(network, name),
@@ -144,7 +161,7 @@ def trained(
         progress: called with the number of images that were done, times runs.
     """
     first, images = group[0], data(sweep, group[0].dataset)
-    make = VARIANTS[sweep.variant] if sweep.variant else physics.network
+    make = VARIANTS[sweep.variant] if sweep.variant else named(sweep, physics.network)
     net = make(
         layer_sizes(sweep, first.dataset),
         input_gain=sweep.input_gain,
@@ -168,14 +185,17 @@ def trained(
             validation=images.validation,
             state=state,
             progress=after_block,
+            cold=bool(sweep.cold),
             **sweep.model_dump(include=TRAINING),
         )
     wall_time = np.full(len(group), (time.perf_counter() - begun) / len(group))
     return history.assign(wall_time=("member", wall_time)).assign_attrs(maker=store.maker(history.attrs["engine"]))
 
 
-def _readout(sweep: Sweep, physics: Physics, sigma: Tensor, samples: int, averaging: Averaging) -> Readout:
-    """The read-out of a group, which follows training as the sweep says."""
+def _readout(sweep: Sweep, physics: Physics, sigma: Tensor, samples: int, averaging: Averaging) -> Readout | None:
+    """The read-out of a group, which follows training as the sweep says; none where nothing is read."""
+    if sweep.estimator == "backpropagation":
+        return None
     if (following := sweep.schedule) is None:
         return physics.readout(sigma, samples, averaging)
     options = following.model_dump(include={"layers", "updates"}) | {"samples": samples, "averaging": averaging}
@@ -349,10 +369,11 @@ def _resumed(checkpoint: Path, net: Any) -> tuple[State, float]:
         for layer, p in enumerate(tensors):
             p.copy_(torch.from_numpy(kept[f"{kind}_{layer}"].values))
     history = kept[[name for name, v in kept.data_vars.items() if "epoch" in v.dims]]
+    counted: dict[str, Any] = {name: torch.from_numpy(kept[name].values) for name in COUNTED}
     state = State(
         int(kept.finished_epochs),
         int(kept.finished_steps),
         history=[history.isel(epoch=[k]) for k in range(history.sizes.get("epoch", 0))],
-        **{name: torch.from_numpy(kept[name].values) for name in COUNTED},
+        **counted,
     )
     return state, float(kept.seconds)

@@ -105,6 +105,11 @@ class Network(Parameters):
     schedule: Following | None = None
     warm_up: Count | None = None  # images over which the learning rates rise from 0; None: none
     variant: Literal["raised", "spread", "exponential", "leaky"] | None = None  # of the network, see `ep.variants`
+    # Another network than the deep resistive one, see `epkit.networks`; its input_gain is another, too.
+    network: Literal["hopfield", "convolutional"] | None = None
+    relaxation_noise: Positive | None = None  # added to each pre-activation at each step; of the network hopfield
+    nudged_iterations: Count | None = None  # of the nudged phases; None: as many as of the free one
+    cold: Literal[True] | None = None  # both phases that are compared start at zero; None: at the free state
     # Another realisation of data order and noise, with the same initial conductances; None: that of the seed itself.
     realisation: Count | None = None
 
@@ -131,6 +136,18 @@ class Network(Parameters):
                     raise ValueError(f"schedule.{field} = {layer}: allowed are 1 to {most}, the layers of the network")
         if self.batch_size > self.train_images:
             raise ValueError(f"batch_size = {self.batch_size}: allowed are 1 to train_images")
+        self._check_physics()
+
+    def _check_physics(self) -> None:
+        """ValueError where the network or its rule can't have what others do."""
+        if self.network is not None and self.variant is not None:
+            raise ValueError(f"variant = {self.variant!r}: is of the deep resistive network, not of another one")
+        if self.relaxation_noise is not None and self.network != "hopfield":
+            raise ValueError(f"relaxation_noise = {self.relaxation_noise}: is of the network hopfield alone")
+        if self.estimator == "backpropagation":
+            for field in ("nudged_iterations", "cold", "schedule"):
+                if getattr(self, field) is not None:
+                    raise ValueError(f"{field} = {shown(getattr(self, field))}: backpropagation has no such phases")
 
     def _check_validation(self, info: Info) -> None:
         """ValueError where the images to validate on are trained on too, or there are not as many."""
@@ -159,6 +176,8 @@ class Sweep(Network):
     @model_validator(mode="after")
     def _possible(self) -> Sweep:
         self._check(self.dataset, len(self.sigma) * len(self.learning_rate))
+        if self.estimator == "backpropagation" and self.sigma != [0.0]:
+            raise ValueError(f"sigma = {shown(self.sigma)}: backpropagation reads nothing, so only [0.0] is allowed")
         axes = (self.dataset, self.sigma, self.samples, self.averaging, self.learning_rate)
         runs = self.seeds * math.prod(len(axis) for axis in axes)
         check_memory("seeds", self.seeds, runs * self.epochs * len(self.hidden) * 16, f"results of {runs:,} runs")
@@ -252,6 +271,10 @@ class Mechanism(Network):
     @model_validator(mode="after")
     def _possible(self) -> Mechanism:
         self._check([self.dataset], 1)
+        if self.network is not None or self.estimator == "backpropagation":
+            raise ValueError(
+                f"network = {self.network}, estimator = {self.estimator}: EP in the deep resistive network"
+            )
         if self.check_images > self.train_images:
             raise ValueError(f"check_images = {self.check_images}: allowed are 1 to train_images")
         return self

@@ -74,7 +74,8 @@ def run(
             learning_rate. The others: seeds (how many), first_seed, hidden, input_gain (V), beta (S), iterations,
             estimator, batch_size, epochs, train_images, test_images, first_test_image, validation_images,
             first_validation_image, decay, bias_rate, dtype, looks, rates, realisation (of data order and noise),
-            schedule (rule, images, bound, layers, updates: how reads follow training), warm_up (images), variant.
+            schedule (rule, images, bound, layers, updates: how reads follow training), warm_up (images), variant,
+            network (hopfield, convolutional), relaxation_noise, nudged_iterations, cold.
         path: the netCDF store; what isn't merged yet lies beside it in `<name>.parts/`.
         network, readout: what makes what is trained and how it is read: called as DeepResistiveNetwork, and with
             (sigma of each member, samples, averaging). Others than epkit's own enter a run's hash with their source.
@@ -96,7 +97,7 @@ def run(
         pool.check_address(scheduler)
     sweep = parameters if isinstance(parameters, Sweep) else validated(Sweep, parameters)
     path, physics = Path(path).expanduser(), Physics(network, readout)
-    for field, part in (("variant", "network"), ("schedule", "readout")):
+    for field, part in (("variant", "network"), ("network", "network"), ("schedule", "readout")):
         if (value := getattr(sweep, field)) is not None and part in physics.facts():
             raise ParameterError(f"parameters: {field} = {shown(value)}: is of epkit's own {part}, not of one's own")
     stored = partial(stored_runs, path, sweep, physics, replace)
@@ -343,6 +344,9 @@ def _before_training(
 ) -> xr.Dataset:  # fmt: skip
     """`look` at the networks of each sweep and as many training images, over `network`; read where it is stored."""
     sweeps = validated(Comparison, {"networks": dict(networks)}).networks
+    for name, sweep in sweeps.items():
+        if sweep.network is not None:
+            raise ParameterError(f"parameters: networks.{name}.network = {sweep.network!r}: only resistive ones")
     path = Path(path).expanduser()
     facts: dict[str, object] = {"images": images} | {
         "networks": {name: sweep.model_dump(mode="json", exclude_none=True) for name, sweep in sweeps.items()}
