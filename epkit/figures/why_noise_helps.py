@@ -24,7 +24,7 @@ def arms(stores: canvas.Stores) -> Figure:
     chances = {ds.title.item(): float(ds.chance.item()) for ds in stores.values()}
     rows = {title: [name for t, name in errors if t == title] for title in chances}
     counts = [len(names) for names in rows.values()]
-    size = 3.0, 0.21 * float(np.mean(counts)) + 0.7
+    size = 3.8, 0.21 * float(np.mean(counts)) + 0.7
     figure, axes = canvas.blank(len(rows), len(rates), size, sharex=True, sharey="row", height_ratios=counts)
     for line, (title, names) in zip(axes, rows.items(), strict=True):
         for ax, rate in zip(line, rates, strict=True):
@@ -38,7 +38,7 @@ def arms(stores: canvas.Stores) -> Figure:
             ax.set_yticks(range(len(names)), names, fontsize="x-small")
             ax.set(ylim=(len(names) - 0.4, -0.6), xlim=(0, 1), xlabel="test error after training (%)")
             ax.xaxis.set_major_formatter(canvas.PERCENT)
-            ax.set_title(f"{canvas.literally(title)}, η = {rate:g}", fontsize="medium")
+            ax.set_title(f"{canvas.literally(title)}, η = {rate:g}", fontsize="small")
     canvas.key(figure, {f"σ = {sigma:g} V": {"color": colours[sigma], "lw": 2} for sigma in sigmas})
     note = "small dots: seeds; bars: mean, 95 % t interval; dotted: mean without noise (grey), chance (red)"
     return canvas.finish_several(figure, "Where noise enters, when, and what does the same", stores, note)
