@@ -277,4 +277,3 @@ def test_the_page_that_says_how_to_bring_a_circuit_of_ones_own():
     names: dict = {}
     exec(code, names)
     assert float(names["history"].train_error[-1, 0]) == 0.0
-    assert len(code.splitlines()) < 20
