@@ -119,7 +119,8 @@ class Instrument:
         what, unsent, end = short(command, 40), command.encode("ascii") + b"\n", monotonic() + self.timeout
         try:
             while unsent or b"\n" not in self._unread:
-                left = max(0.0, end - monotonic())
+                if (left := end - monotonic()) <= 0:
+                    self._fail(f"no reply to {what!r} within {self.timeout:g} s")
                 readable, writable, _ = select.select([self._link], [self._link] if unsent else [], [], left)
                 if writable:
                     unsent = unsent[os.write(self._link, unsent) :]
@@ -127,10 +128,11 @@ class Instrument:
                     if not (got := os.read(self._link, 65536)):
                         raise OSError("the other end has closed it")
                     self._unread += got
-                if not (readable or writable):
-                    self._fail(f"no reply to {what!r} within {self.timeout:g} s")
         except OSError as error:
             self._fail(f"the connection was lost at {what!r} ({short(error)})")
+        except KeyboardInterrupt:
+            self.close()
+            raise
         line, _, self._unread = self._unread.partition(b"\n")
         reply = line.decode("ascii", "replace").strip()
         if reply.startswith("ERROR"):

@@ -82,10 +82,10 @@ class SpiceCircuit:
             raise SpiceUnavailable("ngspice is not installed: it is the package `ngspice` of Debian, conda-forge")
         self._process = subprocess.Popen(
             ["ngspice", "-p"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            env={k: v for k, v in os.environ.items() if k != "DISPLAY"},
+            env={k: v for k, v in os.environ.items() if k != "DISPLAY"}, start_new_session=True,  # apart from Ctrl-C
         )  # fmt: skip
         self._changes = ["alter v0_0 = 0.0"]  # one to begin with: nothing has been read
-        self._values: dict[str, float] = {}
+        self._asked, self._values = 0, dict[str, float]()
         self._voltages: list[Vector] = []
         with TemporaryDirectory() as folder:
             deck = Path(folder) / "circuit.cir"
@@ -129,8 +129,8 @@ class SpiceCircuit:
 
     def read(self) -> list[Vector]:
         if self._changes:  # else it would find the same voltages again
-            changes, self._changes = self._changes, []
-            self._voltages = self._solved(self._ask("destroy all", *changes, "op", *self._print))
+            self._voltages = self._solved(self._ask("destroy all", *self._changes, "op", *self._print))
+            self._changes = []
         return list(self._voltages)
 
     def _solved(self, printed: str) -> list[Vector]:
@@ -148,10 +148,12 @@ class SpiceCircuit:
         assert stdin is not None
         assert stdout is not None
         printed: list[str] = []
+        self._asked += 1
+        done = f"done-{self._asked}."  # numbered, for what an interrupted call left is still to come
         try:
-            stdin.write("\n".join((*commands, "echo all-done", "")))
+            stdin.write("\n".join((*commands, f"echo {done}", "")))
             stdin.flush()
-            while (line := stdout.readline()) and "all-done" not in line:
+            while (line := stdout.readline()) and done not in line:
                 printed.append(line)
         except (OSError, ValueError) as error:
             raise CircuitError(f"ngspice is gone: {short(error)}") from None
