@@ -37,7 +37,7 @@ from epkit.readouts import (
 
 MARKS = "<!-- speed: written by benchmarks/readouts.py -->", "<!-- end of speed -->"
 PAGE = CHECKOUT / "docs" / "readouts.md"
-IMAGES, TURNS = 1000, 5
+TURNS = 5
 
 
 def contestants(csv: Path) -> dict[str, Any]:
@@ -65,7 +65,8 @@ def contestants(csv: Path) -> dict[str, Any]:
 
 def rates(work: speed.Work, readouts: dict[str, Any]) -> np.ndarray[Any, Any]:
     """Training samples of all members a second, (turn, read-out)."""
-    x, y = speed.images(IMAGES)
+    steps = 2**20 // (2 * work.batch * sum(work.sizes[1:]))  # as many as noise is drawn for at a time
+    x, y = speed.images(steps * work.batch)
     seconds = np.empty((TURNS, len(readouts)))
     for turn in range(-1, TURNS):  # the first one is not counted
         for k, readout in enumerate(readouts.values()):
@@ -78,7 +79,7 @@ def rates(work: speed.Work, readouts: dict[str, Any]) -> np.ndarray[Any, Any]:
             seconds[turn, k] = process_time() - begin
             if history.engine != "native" or bool(history.diverged.any()):
                 raise RuntimeError(f"{readout} trained on the engine {history.engine}, or has diverged")
-    return work.members * IMAGES / seconds
+    return work.members * len(x) / seconds
 
 
 def table() -> str:

@@ -201,7 +201,7 @@ LAWS = {
 
 
 @pytest.mark.parametrize("name", LAWS)
-@pytest.mark.parametrize("averaging", ["auto", "explicit"])
+@pytest.mark.parametrize("averaging", ["shortcut", "explicit"])
 def test_the_mean_of_n_reads_varies_as_the_part_says(name, averaging):
     part, share = LAWS[name]
     one, mean = (read(Chain((part,), n, averaging), 1.0, 8000, seed=n)[:, 1].var() for n in (1, 16))
@@ -214,7 +214,8 @@ def test_the_mean_of_n_reads_varies_as_the_part_says(name, averaging):
 )  # fmt: skip
 def test_the_mean_drawn_at_once_is_the_mean_of_reads_drawn_one_by_one(part):
     drawn = [
-        read(Chain((part,), 6, averaging), 1.0, 6000, seed=7 + k) for k, averaging in enumerate(("auto", "explicit"))
+        read(Chain((part,), 6, averaging), 1.0, 6000, seed=7 + k)
+        for k, averaging in enumerate(("shortcut", "explicit"))
     ]
     for a, b in zip(drawn[0].T, drawn[1].T, strict=True):
         assert stats.ks_2samp(a, b).pvalue > 1e-3
@@ -393,6 +394,20 @@ def test_a_read_out_of_hardware_trains_a_network():
     assert float(history.test_error[-1, 0]) < 0.4
 
 
+def test_a_sweep_takes_a_function_that_makes_read_outs(tmp_path):
+    def board(bits):
+        return lambda sigma, samples, averaging: Chain((Noise(sigma), Converter(bits, (-20, 20))), samples, averaging)
+
+    sweep = {
+        "dataset": ["digits"], "sigma": [0.0, 0.05], "learning_rate": [0.05], "seeds": 1, "hidden": [16],
+        "samples": [2], "input_gain": 60.0, "beta": 0.1, "iterations": 3, "epochs": 1,
+        "train_images": 80, "test_images": 40,
+    }  # fmt: skip
+    fine, coarse = (epkit.run(sweep, tmp_path / f"{bits}.nc", readout=board(bits)) for bits in (16, 4))
+    assert not set(fine["run"].values.flat) & set(coarse["run"].values.flat)
+    assert not np.array_equal(fine.conductance, coarse.conductance)
+
+
 # --- refusals, names
 
 
@@ -424,7 +439,7 @@ def test_a_read_out_of_hardware_trains_a_network():
         (lambda: Chain((Noise,)), "parts\\[0\\] = .*must be a read-out"),
         (lambda: Chain(3), "parts\\[0\\] = 3"),
         (lambda: Chain((Noise(1.0),), samples=0), "samples = 0"),
-        (lambda: Chain((Noise(1.0),), averaging="no"), "averaging = 'no': allowed are 'auto', 'explicit'"),
+        (lambda: Chain((Noise(1.0),), averaging="no"), "averaging = 'no': allowed are 'shortcut', 'explicit'"),
         (lambda: Chain((Chain((Noise(1.0),), 2), Comparator(1.0))), "a mean must be the last thing"),
         (lambda: Differential(Noise(1.0)), "difference = 'noise 1 V': must be of parts without noise"),
         (lambda: Differential(None, Differential()), "mean = .*: must be of parts without noise"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import prod
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ from torch import Tensor
 from ..ep import checks
 from ..ep.elementwise import FIRST, RANDOM, SECOND, Operation, applied
 from ..ep.networks import PhaseStates
-from ..ep.readout import Readout
+from ..ep.readout import Averaging, Readout
 from ..messages import shown
 
 Generator = torch.Generator | None
@@ -89,7 +89,7 @@ class Chain:
     Args:
         parts: read-outs, in the order in which the voltage passes them; chains are unpacked, None is left out.
         samples: reads N of each phase that are averaged.
-        averaging: "auto", or "explicit": N reads always.
+        averaging: "shortcut", which is that, or "explicit": N reads always.
 
     Attributes:
         reads: reads that are drawn one by one, N or 1.
@@ -101,7 +101,7 @@ class Chain:
 
     parts: tuple[Any, ...]
     samples: int = 1
-    averaging: Literal["auto", "explicit"] = "auto"
+    averaging: Averaging = "shortcut"
 
     def __post_init__(self) -> None:
         given = self.parts if isinstance(self.parts, Sequence) and not isinstance(self.parts, str) else (self.parts,)
@@ -117,7 +117,7 @@ class Chain:
                 raise ValueError(f"parts[{k}] = {shown(part)}: a read-out with an axis of draws can't be a part")
         object.__setattr__(self, "parts", tuple(flat))
         checks.count("samples", self.samples)
-        checks.choice("averaging", self.averaging, ("auto", "explicit"))
+        checks.choice("averaging", self.averaging, ("shortcut", "explicit"))
 
     @property
     def reads(self) -> int:

@@ -109,8 +109,8 @@ class RelativeNoise(Part):
 class HeavyTails(_Added):
     """Noise of Student's t distribution, scaled to a given rms: outliers that no Gaussian has.
 
-    Drawn by the polar method of R. W. Bailey, Math. Comp. 62 (1994) 779. The mean of N has the rms sigma/sqrt(N), and
-    its tails go but slowly.
+    Drawn by the polar method of R. W. Bailey, Math. Comp. 62 (1994) 779; the one draw in 2^24 that would lie beyond
+    some 2^(24/freedom) sigma is cut off. The mean of N has the rms sigma/sqrt(N), and its tails go but slowly.
 
     Args:
         sigma: rms of a read (V), >= 0.
@@ -125,9 +125,9 @@ class HeavyTails(_Added):
         checks.number("freedom", self.freedom, above=2.0)
 
     def unit(self, shape: tuple[int, ...], generator: Generator) -> Tensor:
-        depth = torch.empty(shape).exponential_(generator=generator)  # -log of the method's first uniform number
-        radius = (torch.expm1(depth * (2 / self.freedom)) * (self.freedom - 2)).sqrt()
-        return radius * torch.cos(2 * torch.pi * torch.rand(shape, generator=generator))
+        depth = torch.rand(shape, generator=generator).neg_().log1p_()  # log of the method's first uniform number
+        radius = depth.mul_(-2 / self.freedom).expm1_().mul_(self.freedom - 2).sqrt_()
+        return radius.mul_(torch.rand(shape, generator=generator).mul_(2 * torch.pi).cos_())
 
     def __str__(self) -> str:
         return f"heavy tails {quantity(self.sigma, 'V')} rms, {self.freedom:g} degrees of freedom"
