@@ -145,7 +145,9 @@ def test_the_contrast_is_the_derivative_of_the_energies(batch, make, beta):
 
 
 @pytest.mark.parametrize("estimator", ["positive", "negative"])
-@pytest.mark.parametrize("make", [convolutional, lambda: DeepResistiveNetwork((64, 16, 10), input_gain=20.0, **TWO)])
+@pytest.mark.parametrize(
+    "make", [convolutional, lambda: DeepResistiveNetwork((64, 16, 12, 10), input_gain=20.0, **TWO)]
+)
 def test_cold_phases_leave_no_residual_over_beta(batch, make, estimator):
     """Of few iterations, from the free state it grows as 1/beta (arXiv:2604.23806); from zero it stays what it is."""
     net = make()
@@ -161,40 +163,44 @@ def test_cold_phases_leave_no_residual_over_beta(batch, make, estimator):
     assert error(1e-4, cold=True) < 0.1 < error(1e-4, cold=False)
 
 
-def trained(net, digits, rate, **options):
-    settings = {"epochs": 2, "batch_size": 10, "beta": 0.2, "iterations": 6, "test": (digits.x_test, digits.y_test)}
-    rates = [rate] * len(net.weights)
+def trained(net, digits, rates, **options):
+    settings = {"epochs": 3, "batch_size": 10, "beta": 0.1, "iterations": 6, "test": (digits.x_test, digits.y_test)}
     return epkit.train(net, digits.x_train, digits.y_train, learning_rates=rates, **settings | options)
 
 
+def small(make, sizes, **own):
+    return lambda **options: make(sizes, **TWO | own | options)
+
+
+HOPFIELD = small(DeepHopfieldNetwork, (64, 24, 10))
 LEARNING = {
-    "hopfield": (hopfield, 0.1, {}),
-    "hopfield, positive, cold": (hopfield, 0.1, {"estimator": "positive", "cold": True}),
-    "hopfield, backpropagation": (hopfield, 0.1, {"estimator": "backpropagation"}),
-    "hopfield, adam": (hopfield, 0.003, {"optimiser": "adam"}),
-    "hopfield, momentum": (hopfield, 0.02, {"optimiser": "momentum", "nudged_iterations": 3}),
-    "convolutional": (convolutional, 0.005, {}),
+    "hopfield": (HOPFIELD, (0.2, 0.2), {}),
+    "hopfield, positive, cold": (HOPFIELD, (0.2, 0.2), {"estimator": "positive", "cold": True}),
+    "hopfield, backpropagation": (HOPFIELD, (0.1, 0.1), {"estimator": "backpropagation", "epochs": 5}),
+    "hopfield, momentum": (HOPFIELD, (0.03, 0.03), {"optimiser": "momentum", "nudged_iterations": 3}),
+    "hopfield, adam": (HOPFIELD, (0.003, 0.003), {"optimiser": "adam"}),
+    "convolutional": (small(ConvolutionalResistiveNetwork, (64, 72, 10), input_gain=20.0), (0.008, 0.025), {}),
     "resistive, adam": (
-        lambda **options: DeepResistiveNetwork((64, 16, 10), input_gain=60.0, **TWO | options), 0.003,
-        {"optimiser": "adam"},
+        small(DeepResistiveNetwork, (64, 16, 10), input_gain=20.0), (0.002, 0.002), {"optimiser": "adam"}
     ),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("make", "rate", "options"), LEARNING.values(), ids=LEARNING)
-def test_training_lowers_the_error(digits, make, rate, options):
-    history = trained(make(dtype=torch.float32), digits, rate, **options)
-    assert float(history.test_error[-1].max()) < 0.35, history.test_error.values  # chance: 0.9
+@pytest.mark.parametrize(("make", "rates", "options"), LEARNING.values(), ids=LEARNING)
+def test_training_lowers_the_error(digits, make, rates, options):
+    history = trained(make(dtype=torch.float32), digits, rates, **options)
+    assert float(history.test_error[-1].max()) < 0.5, history.test_error.values  # chance: 0.9
 
 
 @every_network
 def test_members_are_independent_and_read_outs_work(digits, make, beta):
     few = data.Split(digits.x_train[:60], digits.y_train[:60], digits.x_test, digits.y_test)
-    rates, noise = {"rate": 0.01, "epochs": 1}, torch.tensor([0.0, 0.01])
+    noise = torch.tensor([0.0, 0.01])
 
     def weights(readout, **options):
         net = make(**options)
-        trained(net, few, readout=epkit.GaussianReadout(readout), seed=0, optimiser="adam", **rates)
+        rates = [0.01] * len(net.weights)
+        trained(net, few, rates, readout=epkit.GaussianReadout(readout), seed=0, optimiser="adam", epochs=1)
         return net.weights
 
     together = weights(noise)
@@ -220,7 +226,7 @@ def test_adam_is_that_of_torch(digits):
         (0.5 * (plain.relax(x, 10)[-1] - one_hot(y, 10)).square().sum() / 40).backward()
         adam.step()
     for a, b in zip(net.weights, plain.weights, strict=True):
-        torch.testing.assert_close(a, b.detach(), rtol=1e-7, atol=1e-8)
+        torch.testing.assert_close(a, b.detach(), rtol=1e-5, atol=1e-6)
 
 
 def test_noise_of_the_relaxation(batch):
@@ -243,7 +249,7 @@ def test_noise_of_the_relaxation(batch):
 
 SWEEP = {
     "dataset": ["digits"], "sigma": [0.0], "learning_rate": [0.05], "seeds": 1, "hidden": [18], "input_gain": 1.0,
-    "beta": 0.2, "iterations": 4, "epochs": 1, "train_images": 60, "test_images": 40,
+    "beta": 0.2, "iterations": 4, "epochs": 1, "train_images": 64, "test_images": 40,
 }  # fmt: skip
 
 
@@ -299,11 +305,11 @@ def test_what_makes_no_sense_is_refused_by_its_name(batch, digits, tmp_path):
         (lambda: convolutional(stride=0), "stride = 0"),
         (lambda: epkit.gradient(hopfield(), x, target, beta=0.1, iterations=2, cold=1), "cold = 1"),
         (lambda: epkit.gradient(hopfield(), x, target, beta=0.1, iterations=2, nudged_iterations=0), "nudged_iterat"),
-        (lambda: trained(hopfield(), digits, 0.1, optimiser="adma"), "optimiser = 'adma'"),
-        (lambda: trained(hopfield(), digits, 0.1, optimiser=3), "optimiser = 3"),
+        (lambda: trained(hopfield(), digits, [0.1] * 3, optimiser="adma"), "optimiser = 'adma'"),
+        (lambda: trained(hopfield(), digits, [0.1] * 3, optimiser=3), "optimiser = 3"),
         (
             lambda: trained(
-                hopfield(), digits, 0.1, estimator="backpropagation", readout=epkit.GaussianReadout(0.1)
+                hopfield(), digits, [0.1] * 3, estimator="backpropagation", readout=epkit.GaussianReadout(0.1)
             ),
             "readout = ",
         ),

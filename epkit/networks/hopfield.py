@@ -32,7 +32,8 @@ class DeepHopfieldNetwork(Network):
             states, interrupted training ends as it would have, and members that see the same images share it.
 
     Attributes:
-        weights: one (member, n_pre, n_post) a layer, initially uniform in ±sqrt(6/(n_pre + n_post)).
+        weights: one (member, n_pre, n_post) a layer, initially uniform in ±sqrt(1.5/(n_pre + n_post)): half of what is
+            usual, for with that the coupled layers begin at their bounds, and 784-256-256-10 stays at chance.
         biases: one (member, n_post) a layer, initially 0.
 
     Raises:
@@ -59,7 +60,7 @@ class DeepHopfieldNetwork(Network):
         drawn = {s: torch.Generator().manual_seed(s) for s in checks.seeds(seed, members)}
         self.weights: Weights = []
         for pre, post in pairwise(self.sizes):
-            width = (6 / (pre + post)) ** 0.5
+            width = (1.5 / (pre + post)) ** 0.5
             own = {
                 s: width * (2 * torch.rand(pre, post, generator=g, dtype=torch.float64) - 1) for s, g in drawn.items()
             }
