@@ -66,6 +66,29 @@ def test_steps_up_and_down_are_uneven():
             torch.testing.assert_close(w, (old + sign * size).clamp_min(0))
 
 
+def test_steps_vary_from_device_to_device_and_from_one_to_the_next():
+    step = 1e-2 * (1 + torch.rand(2, 1, 8, generator=torch.Generator().manual_seed(1)))
+    rates, biases = torch.ones(1, 2), [torch.zeros(2, 8)]
+
+    def moves(**devices):
+        net = epkit.DeviceNetwork((300, 8), input_gain=5.0, members=2, **devices)
+        net.weights[0] += 1
+        found = []
+        for k in (1.0, 1.01):
+            before = net.weights[0].clone()
+            net.update(Gradient([-k * step * torch.linspace(1, 1.1, 600)[:, None]], biases), rates, rates)
+            found.append((net.weights[0] - before) / (k * step * torch.linspace(1, 1.1, 600)[:, None]))
+        return found
+
+    for one in moves(between=0.3):
+        assert torch.allclose(one[0], one[1], atol=1e-3)
+        assert float(one.std()) == pytest.approx(0.3, rel=0.05)
+    first, second = moves(within=0.3)
+    assert float(first.mean()) == pytest.approx(1, abs=0.02)
+    assert float(first.std()) == pytest.approx(0.3, rel=0.05)
+    assert abs(float(torch.corrcoef(torch.stack([first.flatten(), second.flatten()]))[0, 1])) < 0.05
+
+
 def test_stuck_conductances_keep_their_value_in_all_members():
     net, before = stepped(0.05, stuck=0.25)
     held = [w == old for w, old in zip(net.weights, before, strict=True)]
@@ -84,9 +107,11 @@ def test_stuck_conductances_keep_their_value_in_all_members():
         ({"states": 8}, "states = 8: they are those up to `largest`, give it"),
         ({"rounding": "up"}, "rounding = 'up': allowed are"),
         ({"asymmetry": 2.0}, "asymmetry = 2.0: must be at most 1"),
+        ({"between": -1.0}, "between = -1.0"),
+        ({"within": float("inf")}, "within = inf"),
         ({"stuck": -0.1}, "stuck = -0.1"),
         ({"stuck": 1.5}, "stuck = 1.5: must be at most 1"),
-        ({"stuck_seed": -1}, "stuck_seed = -1"),
+        ({"device_seed": -1}, "device_seed = -1"),
     ],
 )
 def test_devices_that_are_none_are_refused(devices, message):
@@ -97,7 +122,15 @@ def test_devices_that_are_none_are_refused(devices, message):
 @pytest.mark.filterwarnings("ignore:the C.. engine knows no DeviceNetwork")
 def test_a_network_of_devices_trains_and_resumes_as_if_undisturbed():
     digits = epkit.data.load("digits", train=300, test=200)
-    devices = {"states": 400, "largest": 0.4, "rounding": "stochastic", "asymmetry": 0.01, "stuck": 0.01}
+    devices = {
+        "states": 400,
+        "largest": 0.4,
+        "rounding": "stochastic",
+        "asymmetry": 0.01,
+        "between": 0.3,
+        "within": 0.3,
+        "stuck": 0.01,
+    }
     rule = {"batch_size": 8, "beta": 0.5, "iterations": 4, "learning_rates": (0.02, 0.025)}
 
     def trained(*parts):

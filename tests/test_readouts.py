@@ -32,9 +32,9 @@ from epkit.readouts import (
     Part,
     RelativeNoise,
     preset,
-    quantity,
     thermal,
 )
+from epkit.readouts.chain import quantity
 from epkit.sweep.identity import identity
 
 compiled = pytest.mark.skipif(engine.library() is None, reason="no C++ compiler on this machine")

@@ -15,24 +15,26 @@ from torch import Tensor
 from . import checks
 from .networks import DeepResistiveNetwork, Gradient, Rates
 
-DIGITS = 4096.0  # of a step's number, those after so many are as good as random
+DIGITS = 4096.0  # of a number in binary, those after the first twelve are as good as random
 
 
 class DeviceNetwork(DeepResistiveNetwork):
     """Called as `DeepResistiveNetwork`, with what its devices are; None is an ideal one. Trains on the torch engine.
 
-    Not a network of noisy programming: equal steps change equal devices equally. Biases stay ideal.
+    Nothing is drawn while it trains: where a step is uncertain, the last digits of what was asked for decide, so that a
+    resumed training is the same, and a member's is in any company. Biases stay ideal.
 
     Args:
         largest: conductance (S) that none exceeds, > 0.
         states: of each conductance, at equal distances from 0 to `largest`, 2 or more. Source of the usual number:
             1,200 in the ConstantStep preset of IBM aihwkit.
-        rounding: "nearest", which loses every step below half a state, or "stochastic", up or down in proportion. There
-            the last digits of the step itself decide, so that a resumed training is the same.
+        rounding: "nearest", which loses every step below half a state, or "stochastic", up or down in proportion.
         asymmetry: steps up are 1 + asymmetry times as large as asked for, those down 1 - asymmetry, -1 to 1; 0.01 in
             that preset.
+        between: standard deviation of the size of steps from device to device, over the mean, >= 0; 0.3 there.
+        within: the same from one step of a device to the next; 0.3 there.
         stuck: share of conductances that keep their first value, 0 to 1.
-        stuck_seed: which ones, the same in all members.
+        device_seed: which ones are stuck, and how large the steps of each are, the same in all members.
 
     Raises:
         ValueError: for what `DeepResistiveNetwork` refuses, or a device that is none, by its name.
@@ -45,8 +47,10 @@ class DeviceNetwork(DeepResistiveNetwork):
         states: int | None = None,
         rounding: Literal["nearest", "stochastic"] = "nearest",
         asymmetry: float | None = None,
+        between: float | None = None,
+        within: float | None = None,
         stuck: float | None = None,
-        stuck_seed: int = 0,
+        device_seed: int = 0,
         **options: Any,
     ) -> None:
         self.largest = None if largest is None else checks.number("largest", largest, above=0.0)
@@ -56,14 +60,18 @@ class DeviceNetwork(DeepResistiveNetwork):
         checks.choice("rounding", rounding, ("nearest", "stochastic"))
         self.rounding = rounding
         self.asymmetry = None if asymmetry is None else checks.number("asymmetry", asymmetry, least=-1.0)
+        spread = 0.0 if between is None else checks.number("between", between, least=0.0)
+        self.within = None if within is None else checks.number("within", within, least=0.0)
         share = 0.0 if stuck is None else checks.number("stuck", stuck, least=0.0)
         for name, value in (("asymmetry", self.asymmetry or 0.0), ("stuck", share)):
             if value > 1:
                 raise ValueError(f"{name} = {value}: must be at most 1")
         super().__init__(*arguments, **options)
-        generator = torch.Generator().manual_seed(checks.count("stuck_seed", stuck_seed, 0))
+        generator = torch.Generator().manual_seed(checks.count("device_seed", device_seed, 0))
         drawn = [torch.rand(w.shape[1:], generator=generator) < share for w in self.weights]
         self.stuck: list[Bool[Tensor, "_n_pre _n_post"]] = [s.to(self.biases[0].device) for s in drawn]
+        sizes = [1 + spread * torch.randn(w.shape[1:], generator=generator) for w in self.weights]
+        self.step_sizes: list[Float[Tensor, "_n_pre _n_post"]] = [s.clamp_min(0).to(self.biases[0]) for s in sizes]
         for w in self.weights:
             w.clamp_max_(float("inf") if self.largest is None else self.largest)
             if self.spacing is not None:
@@ -71,7 +79,8 @@ class DeviceNetwork(DeepResistiveNetwork):
 
     def update(self, gradient: Gradient, rates: Rates, bias_rates: Rates) -> None:
         """A step of gradient descent, in place, as far as the devices follow."""
-        changes = [self._change(g, rate) for g, rate in zip(gradient.weights, rates, strict=True)]
+        each = zip(gradient.weights, rates, self.step_sizes, strict=True)
+        changes = [self._change(-rate[:, None, None] * g * size, g) for g, rate, size in each]
         before = [w.clone() for w in self.weights]
         super().update(Gradient([-c for c in changes], gradient.biases), torch.ones_like(rates), bias_rates)
         for w, old, stuck in zip(self.weights, before, self.stuck, strict=True):
@@ -82,10 +91,12 @@ class DeviceNetwork(DeepResistiveNetwork):
             w.copy_(torch.where(stuck, old, w))
 
     def _change(
-        self, gradient: Float[Tensor, "member n_pre n_post"], rate: Float[Tensor, " member"]
+        self, change: Float[Tensor, "member n_pre n_post"], gradient: Float[Tensor, "member n_pre n_post"]
     ) -> Float[Tensor, "member n_pre n_post"]:
         """What the devices make of the steps asked for (S)."""
-        change = -rate[:, None, None] * gradient
+        if self.within is not None:
+            uniform = (torch.frexp(gradient).mantissa.abs() * DIGITS).frac()
+            change = change * (1 + self.within * torch.special.ndtri(uniform.clamp(1 / DIGITS, 1 - 1 / DIGITS)))
         if self.asymmetry is not None:
             change = change * torch.where(change > 0, 1 + self.asymmetry, 1 - self.asymmetry)
         if self.spacing is None:

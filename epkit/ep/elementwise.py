@@ -74,7 +74,7 @@ def _one(operation: Operation, v: Tensor, xi: Tensor | None, layer: int, units: 
         return gain * v + offset
     if kind == "round":
         # In float64: 17 V in float32 are a multiple of 2e-6 V, too coarse for what a nudge moves.
-        lsb, origin, least, most = values[layer].tolist()
+        lsb, origin, least, most = values[layer].to(v.device)
         code = ((v.double() - origin) / lsb).round().clamp(least, most)
         return (origin + code * lsb).to(v)
     level, threshold = values[layer].to(v)

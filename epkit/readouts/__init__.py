@@ -7,7 +7,7 @@ readout = (Mismatch(offset=3.4e-3) | Noise(5e-5) | Converter(bits=13, span=(-1, 
 epkit.train(net, x, y, ..., readout=readout)
 """
 
-from .chain import Chain, Differential, Part, quantity
+from .chain import Chain, Differential, Part
 from .parts import (
     Comparator,
     Converter,
@@ -38,6 +38,5 @@ __all__ = [
     "Preset",
     "RelativeNoise",
     "preset",
-    "quantity",
     "thermal",
 ]

@@ -30,8 +30,8 @@ class Part:
     A subclass gives `operations`, one random one at most, and `unit` if it has that; `__str__` in plain words.
     """
 
-    # Whether a read takes a random number, whether that is only added, and whether the rest is linear in the voltage:
-    # where only linear parts follow, the noise of the mean of N reads can be drawn in place of N noises.
+    # Whether a read takes a random number, and whether it is linear in voltage and number together. Where only linear
+    # parts follow the first random one, the noise of the mean of N reads can be drawn in place of N noises.
     random: ClassVar[bool] = False
     linear: ClassVar[bool] = True
 
@@ -59,9 +59,11 @@ class Part:
         return total / samples
 
     def noise(self, shape: tuple[int, ...], generator: Generator = None) -> Tensor | None:
+        """Random numbers of one read, of this shape (…, 2, batch, units); None: it takes none."""
         return self.drawn(shape, generator, 1, 1).squeeze(-4) if self.random else None
 
     def read(self, states: PhaseStates, noise: Sequence[Tensor] | None) -> PhaseStates:
+        """What is read of the voltages of both phases (V), layer by layer (member, 2, batch, n_l)."""
         return applied(self.operations(*_shape_of(states)), states, noise)
 
     def program(self, members: int, units: Sequence[int]) -> list[Operation] | None:
@@ -70,6 +72,7 @@ class Part:
         return None if own else self.operations(members, units)
 
     def fit(self, members: int, units: Sequence[int]) -> None:
+        """ValueError if the parameters are for other members or layers."""
         self.operations(members, units)
 
     def __or__(self, other: Any) -> Chain:
