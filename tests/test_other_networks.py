@@ -280,6 +280,7 @@ def test_a_parameter_file_can_name_them(tmp_path, change):
         ({"estimator": "backpropagation", "cold": True}, "cold = True"),
         ({"estimator": "backpropagation", "sigma": [0.0, 1.0]}, "sigma = "),
         ({"cold": False}, "cold = False"),
+        ({"network": "convolutional", "hidden": [20]}, "hidden = [20]"),
     ],
 )
 def test_a_parameter_file_that_contradicts_itself_is_refused(change, message):
@@ -314,7 +315,7 @@ def test_what_makes_no_sense_is_refused_by_its_name(batch, digits, tmp_path):
             "readout = ",
         ),
         (lambda: epkit.run(SWEEP | {"network": "hopfield"}, tmp_path / "a.nc", network=hopfield), "network = "),
-        (lambda: epkit.untrained({"a": SWEEP | {"network": "hopfield"}}, tmp_path / "a.nc"), "networks.a.network"),
+        (lambda: epkit.untrained({"a": SWEEP | {"network": "hopfield"}}, tmp_path / "a.nc"), "networks.a: network"),
     ]  # fmt: skip
     for call, message in refused:
         with pytest.raises(ValueError, match=re.escape(message)):
