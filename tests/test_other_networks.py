@@ -325,7 +325,7 @@ def test_what_makes_no_sense_is_refused_by_its_name(batch, digits, tmp_path):
             ),
             "readout = ",
         ),
-        (lambda: epkit.run(SWEEP | {"network": "hopfield"}, tmp_path / "a.nc", network=hopfield), "network = "),
+        (lambda: epkit.run(SWEEP | {"network": "hopfield"}, tmp_path / "a.nc", network=DeepHopfieldNetwork), "network = "),
         (lambda: epkit.untrained({"a": SWEEP | {"network": "hopfield"}}, tmp_path / "a.nc"), "networks.a: network"),
     ]  # fmt: skip
     for call, message in refused:
