@@ -325,7 +325,10 @@ def test_what_makes_no_sense_is_refused_by_its_name(batch, digits, tmp_path):
             ),
             "readout = ",
         ),
-        (lambda: epkit.run(SWEEP | {"network": "hopfield"}, tmp_path / "a.nc", network=DeepHopfieldNetwork), "network = "),
+        (
+            lambda: epkit.run(SWEEP | {"network": "hopfield"}, tmp_path / "a.nc", network=DeepHopfieldNetwork),
+            "network = ",
+        ),
         (lambda: epkit.untrained({"a": SWEEP | {"network": "hopfield"}}, tmp_path / "a.nc"), "networks.a: network"),
     ]  # fmt: skip
     for call, message in refused:
@@ -333,11 +336,14 @@ def test_what_makes_no_sense_is_refused_by_its_name(batch, digits, tmp_path):
             call()
 
 
-def test_what_the_page_says_works(capsys):
+def test_what_the_page_says_works(batch):
     text = PAGE.read_text(encoding="utf-8")
-    (code,) = re.findall(r"```python\n(.*?)```", text, re.S)
     namespace: dict[str, object] = {}
-    exec(code, namespace)
+    for code in re.findall(r"```python\n(.*?)```", text, re.S):
+        exec(code, namespace)
+    net = namespace["WithoutDiodes"]((64, 8, 10), input_gain=20.0, **TWO)
+    exact = epkit.gradient(net, *batch, beta=1.0, iterations=300, estimator="backpropagation")
+    assert distance(epkit.gradient(net, *batch, beta=1e-3, iterations=300), exact) < 1e-3
     error = namespace["history"].test_error
     assert error.dims == ("epoch", "member")
     assert float(error[-1].max()) < 0.3
