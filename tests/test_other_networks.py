@@ -94,7 +94,8 @@ def test_relaxation_ends_at_the_minimum_that_scipy_finds(net, nudge):
 def test_the_convolutional_energy_is_that_of_its_resistors(batch):
     """Half of W (v_i - v_j)^2, summed over a kernel's places with conv2d: no matrix of the circuit."""
     net, x = convolutional(kernel=3, stride=2), batch[0]
-    states = [torch.randn(2, 6, n, dtype=DOUBLE) for n in net.sizes[1:]]
+    generator = torch.Generator().manual_seed(0)
+    states = [torch.randn(2, 6, n, generator=generator, dtype=DOUBLE) for n in net.sizes[1:]]
     images = 30 * torch.stack([x, -x], 1).reshape(6, 2, 8, 8)
     for member in range(2):
         kernels = net.weights[0][member].T.reshape(8, 2, 3, 3)
@@ -139,7 +140,8 @@ def test_backpropagation_is_the_finite_difference_of_the_cost(batch, make, beta)
 @every_network
 def test_the_contrast_is_the_derivative_of_the_energies(batch, make, beta):
     net = make()
-    states = [torch.randn(2, 2, 6, n, dtype=DOUBLE) for n in net.sizes[1:]]
+    generator = torch.Generator().manual_seed(0)
+    states = [torch.randn(2, 2, 6, n, generator=generator, dtype=DOUBLE) for n in net.sizes[1:]]
     own, generic = net.contrast(batch[0], states, beta), Network.contrast(net, batch[0], states, beta)
     assert distance(own, generic) < 1e-10
 
@@ -247,6 +249,15 @@ def test_noise_of_the_relaxation(batch):
     assert spread(0.1) / spread(0.4) == pytest.approx(4, rel=0.4)  # why a strong nudge survives it
 
 
+def test_noisy_training_that_was_interrupted_ends_as_it_would_have(digits):
+    few = data.Split(digits.x_train[:100], digits.y_train[:100], digits.x_test, digits.y_test)
+    whole, interrupted, state = HOPFIELD(noise=0.1), HOPFIELD(noise=0.1), epkit.State()
+    trained(whole, few, [0.1, 0.1], epochs=2)
+    for epochs in (1, 2):
+        trained(interrupted, few, [0.1, 0.1], epochs=epochs, state=state)
+    assert all(map(torch.equal, whole.weights, interrupted.weights))
+
+
 SWEEP = {
     "dataset": ["digits"], "sigma": [0.0], "learning_rate": [0.05], "seeds": 1, "hidden": [18], "input_gain": 1.0,
     "beta": 0.2, "iterations": 4, "epochs": 1, "train_images": 64, "test_images": 40,
@@ -280,6 +291,7 @@ def test_a_parameter_file_can_name_them(tmp_path, change):
         ({"estimator": "backpropagation", "cold": True}, "cold = True"),
         ({"estimator": "backpropagation", "sigma": [0.0, 1.0]}, "sigma = "),
         ({"cold": False}, "cold = False"),
+        ({"network": "convolutional", "hidden": [20]}, "hidden = [20]"),
     ],
 )
 def test_a_parameter_file_that_contradicts_itself_is_refused(change, message):
@@ -313,19 +325,25 @@ def test_what_makes_no_sense_is_refused_by_its_name(batch, digits, tmp_path):
             ),
             "readout = ",
         ),
-        (lambda: epkit.run(SWEEP | {"network": "hopfield"}, tmp_path / "a.nc", network=hopfield), "network = "),
-        (lambda: epkit.untrained({"a": SWEEP | {"network": "hopfield"}}, tmp_path / "a.nc"), "networks.a.network"),
+        (
+            lambda: epkit.run(SWEEP | {"network": "hopfield"}, tmp_path / "a.nc", network=DeepHopfieldNetwork),
+            "network = ",
+        ),
+        (lambda: epkit.untrained({"a": SWEEP | {"network": "hopfield"}}, tmp_path / "a.nc"), "networks.a: network"),
     ]  # fmt: skip
     for call, message in refused:
         with pytest.raises(ValueError, match=re.escape(message)):
             call()
 
 
-def test_what_the_page_says_works(capsys):
+def test_what_the_page_says_works(batch):
     text = PAGE.read_text(encoding="utf-8")
-    (code,) = re.findall(r"```python\n(.*?)```", text, re.S)
     namespace: dict[str, object] = {}
-    exec(code, namespace)
+    for code in re.findall(r"```python\n(.*?)```", text, re.S):
+        exec(code, namespace)
+    net = namespace["WithoutDiodes"]((64, 8, 10), input_gain=20.0, **TWO)
+    exact = epkit.gradient(net, *batch, beta=1.0, iterations=300, estimator="backpropagation")
+    assert distance(epkit.gradient(net, *batch, beta=1e-3, iterations=300), exact) < 1e-3
     error = namespace["history"].test_error
     assert error.dims == ("epoch", "member")
     assert float(error[-1].max()) < 0.3

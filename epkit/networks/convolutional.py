@@ -40,23 +40,9 @@ class ConvolutionalResistiveNetwork(DeepResistiveNetwork):
 
     def __init__(self, sizes: Sequence[int], *, kernel: int = 3, stride: int = 2, seed: int | Sequence[int] = 0,
                  members: int = 1, **options: object) -> None:  # fmt: skip
-        self.sizes = checks.sizes(sizes)
-        kernel, stride = checks.count("kernel", kernel), checks.count("stride", stride)
-        side, before = isqrt(self.sizes[0]), 2
-        if side**2 != self.sizes[0]:
-            raise ValueError(f"sizes[0] = {self.sizes[0]}: must be a square number, of the pixels of an image")
-        self._places: list[Int[Tensor, "_n_pre _n_post"]] = []
-        shapes = []
-        for layer, units in enumerate(self.sizes[1:-1], 1):
-            if side < kernel:
-                raise ValueError(f"kernel = {kernel}: must fit into the maps before layer {layer}, of {side} x {side}")
-            places = ((side - kernel) // stride + 1) ** 2
-            channels, left = divmod(units, places)
-            if left or channels % 2:
-                raise ValueError(f"sizes[{layer}] = {units}: must be an even number of channels times {places} places")
-            self._places.append(_shared(side, before, channels, kernel, stride))
-            shapes.append((before * kernel**2, channels))
-            side, before = isqrt(places), channels
+        maps = check_maps(sizes, kernel, stride)
+        self._places = [_shared(*each, kernel, stride) for each in maps]
+        shapes = [(before * kernel**2, channels) for _, before, channels in maps]
         # for the options that both share, and what is wrong with them; the parameters take these ones' place
         super().__init__((1, 2), members=members, seed=seed, **options)  # type: ignore[arg-type]
         like, seeds = self.biases[0], checks.seeds(seed, members)
@@ -108,6 +94,30 @@ class ConvolutionalResistiveNetwork(DeepResistiveNetwork):
         circuit.weights.append(self.weights[-1])
         circuit.biases.append(self.biases[-1])
         return circuit
+
+
+def check_maps(sizes: Sequence[int], kernel: int = 3, stride: int = 2) -> list[tuple[int, int, int]]:
+    """Of each hidden layer the side and the channels of the maps before it, and its own channels.
+
+    Raises:
+        ValueError: for sizes that are not those of maps.
+    """
+    units = checks.sizes(sizes)
+    checks.count("kernel", kernel)
+    checks.count("stride", stride)
+    side, before, maps = isqrt(units[0]), 2, []
+    if side**2 != units[0]:
+        raise ValueError(f"sizes[0] = {units[0]}: must be a square number, of the pixels of an image")
+    for layer, n in enumerate(units[1:-1], 1):
+        if side < kernel:
+            raise ValueError(f"kernel = {kernel}: must fit into the maps before layer {layer}, of {side} x {side}")
+        places = ((side - kernel) // stride + 1) ** 2
+        channels, left = divmod(n, places)
+        if left or channels % 2:
+            raise ValueError(f"sizes[{layer}] = {n}: must be an even number of channels times {places} places")
+        maps.append((side, before, channels))
+        side, before = isqrt(places), channels
+    return maps
 
 
 def _shared(side: int, before: int, channels: int, kernel: int, stride: int) -> Int[Tensor, "n_pre n_post"]:

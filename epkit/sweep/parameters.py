@@ -13,9 +13,10 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict, Stric
 from pydantic_core import ErrorDetails
 
 from ..data import INFO, Info
-from ..ep.learning import Estimator
+from ..ep.learning import NUDGES, Estimator
 from ..ep.readout import Averaging
 from ..messages import ParameterError, hint, short, shown
+from ..networks.convolutional import check_maps
 
 
 def _distinct(values: list) -> list:
@@ -136,10 +137,15 @@ class Network(Parameters):
                     raise ValueError(f"schedule.{field} = {layer}: allowed are 1 to {most}, the layers of the network")
         if self.batch_size > self.train_images:
             raise ValueError(f"batch_size = {self.batch_size}: allowed are 1 to train_images")
-        self._check_physics()
+        self._check_physics(names)
 
-    def _check_physics(self) -> None:
+    def _check_physics(self, names: Sequence[str]) -> None:
         """ValueError where the network or its rule can't have what others do."""
+        for info in (INFO[name] for name in names if self.network == "convolutional"):
+            try:
+                check_maps((math.prod(info.shape), *self.hidden, 10))
+            except ValueError as error:
+                raise ValueError(f"hidden = {self.hidden}: {info.title} has {info.shape} pixels ({error})") from None
         if self.network is not None and self.variant is not None:
             raise ValueError(f"variant = {self.variant!r}: is of the deep resistive network, not of another one")
         if self.relaxation_noise is not None and self.network != "hopfield":
@@ -271,10 +277,10 @@ class Mechanism(Network):
     @model_validator(mode="after")
     def _possible(self) -> Mechanism:
         self._check([self.dataset], 1)
-        if self.network is not None or self.estimator == "backpropagation":
-            raise ValueError(
-                f"network = {self.network}, estimator = {self.estimator}: EP in the deep resistive network"
-            )
+        for field, other in (("network", self.network is not None), ("estimator", self.estimator not in NUDGES)):
+            if other:
+                value = shown(getattr(self, field))
+                raise ValueError(f"{field} = {value}: allowed is what trains the deep resistive network by EP")
         if self.check_images > self.train_images:
             raise ValueError(f"check_images = {self.check_images}: allowed are 1 to train_images")
         return self

@@ -345,8 +345,9 @@ def _before_training(
     """`look` at the networks of each sweep and as many training images, over `network`; read where it is stored."""
     sweeps = validated(Comparison, {"networks": dict(networks)}).networks
     for name, sweep in sweeps.items():
-        if sweep.network is not None:
-            raise ParameterError(f"parameters: networks.{name}.network = {sweep.network!r}: only resistive ones")
+        if sweep.network is not None or sweep.estimator == "backpropagation":
+            what = f"network = {sweep.network}, estimator = {sweep.estimator}"
+            raise ParameterError(f"parameters: networks.{name}: {what}: only EP in the resistive network is looked at")
     path = Path(path).expanduser()
     facts: dict[str, object] = {"images": images} | {
         "networks": {name: sweep.model_dump(mode="json", exclude_none=True) for name, sweep in sweeps.items()}
