@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from unittest import mock
 
 import nbformat
 import torch
@@ -40,9 +41,9 @@ figures.save(Figure(), folder / "figures", "11_faults")
 def sweep(parameters: dict, path: Path) -> xr.Dataset:
     """`epkit.run` with a checkpoint after every block, and a line in `<store>.log` for each block before that."""
     torch.set_num_threads(1)
-    ensemble.KEEP_EVERY = 0.0
-    ensemble.train = partial(_logged, epkit.train, path.with_suffix(".log"))
-    return epkit.run(parameters, path)
+    train = partial(_logged, epkit.train, path.with_suffix(".log"))
+    with mock.patch.multiple(ensemble, KEEP_EVERY=0.0, train=train):
+        return epkit.run(parameters, path)
 
 
 def _logged(train: Callable, log: Path, *args, seed, state, progress, **options) -> xr.Dataset:
