@@ -1,19 +1,19 @@
 """Training speed with each kind of read-out, as a ratio to the Gaussian one, all in one run.
 
-    PYTHONPATH=. python benchmarks/readouts.py [--write]
+    PYTHONPATH=. python benchmarks/readouts.py [--docs]
 
 The contestants take turns, and each turn is compared with the Gaussian one of the same turn, in processor time of one
-thread, which what else runs changes least. `--write` puts the table into docs/readouts.md.
+thread, which what else runs changes least. `--docs` puts the table into docs/readouts.md.
 """
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from pathlib import Path
 from time import process_time
 from typing import Any
 
+import click
 import numpy as np
 import speed
 import torch
@@ -97,8 +97,14 @@ def table() -> str:
     return f"{shown}\n{notes}\n"
 
 
-if __name__ == "__main__":
+@click.command(help=__doc__)
+@click.option("--docs", is_flag=True, help=f"Renew the table in {PAGE.relative_to(CHECKOUT)}.")
+def main(docs: bool) -> None:
     text = table()
-    print(text)
-    if "--write" in sys.argv[1:]:
+    click.echo(text)
+    if docs:
         PAGE.write_text(renewed(PAGE, MARKS, text), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

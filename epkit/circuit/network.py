@@ -112,12 +112,7 @@ class CircuitNetwork(DeepResistiveNetwork):
             ValueError: for what a simulated network refuses. CircuitError: where the circuit fails.
         """
         x = checks.images(self, x)
-        if (target is None) != (beta == 0.0):
-            raise ValueError(
-                f"beta = {beta}: a nudged phase takes a target and a beta other than 0, a free one neither"
-            )
-        if target is not None:
-            target, beta = checks.targets(self, target, x.shape[-2]), checks.number("beta", beta)
+        target, beta = checks.nudge(self, target, beta, x.shape[-2])
         return [v[:, 0] for v in self._present(x, target, [beta])]
 
     def relax_phases(self, x: Images, target: Targets, nudges: Nudges, iterations: int) -> tuple[States, PhaseStates]:

@@ -249,9 +249,9 @@ def _blocks(net: Network, plan: Plan, readout: Readout | None, state: State) -> 
             whole = _noise(
                 readout, (length, 2, plan.batch_size, units), [_generator(s, epoch, number) for s in streams]
             )
-        end = begin + 1
-        while not (end % length == 0 or end in plan.records or _turns(plan, readout, epoch * steps + end)):
-            end += 1
+        end = min((number + 1) * length, next(record for record in plan.records if record > begin))
+        if plan.warm_up or isinstance(readout, Adaptive):
+            end = next((k for k in range(begin + 1, end) if _turns(plan, readout, epoch * steps + k)), end)
         noise = None
         if whole is not None:
             noise = whole[:, begin - number * length : end - number * length].to(plan.x)

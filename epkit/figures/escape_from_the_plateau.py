@@ -11,7 +11,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
 from ..study.limit import first_setting
-from ..study.plateau import escape, images_seen, median_escape, share_escaped
+from ..study.plateau import differences, escape, images_seen, median_escape, share_escaped
 from ..sweep.store import parameters
 from . import canvas
 
@@ -145,10 +145,8 @@ def precision(stores: canvas.Stores) -> Figure | None:
 
 def _twins(single: xr.Dataset, double: xr.Dataset) -> bool:
     """Whether the first is in float32 what the second is in float64."""
-    first, second = parameters(single), parameters(double)
-    return (first["dtype"], second["dtype"]) == ("float32", "float64") and all(
-        first.get(name) == second.get(name) for name in first.keys() | second.keys() if name not in ("dtype", "sigma")
-    )
+    dtypes = tuple(parameters(ds)["dtype"] for ds in (single, double))
+    return dtypes == ("float32", "float64") and differences(single, double) <= {"dtype", "sigma"}
 
 
 def _colours(stores: Iterable[xr.Dataset]) -> Callable[[float], Any]:

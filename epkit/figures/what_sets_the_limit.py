@@ -18,7 +18,6 @@ def noise_scale(stores: canvas.Stores, networks: xr.Dataset) -> Figure:
 
     `networks`: `study.law_networks` of the stores. Intervals are t intervals over seeds.
     """
-    stores = {name: stores[name] for name in networks.network.values}
     groups = list(alike(stores, SCALED, 3).values())
     figure, axes = canvas.blank(2, max(1, len(groups)), (3.4, 2.6), sharey=True)
     batches = sorted({int(b) for names in groups for b in networks.batch_size.sel(network=names).values})
@@ -92,7 +91,6 @@ def correlated_reads(stores: canvas.Stores, networks: xr.Dataset) -> Figure:
         ax.plot(count, (rho + (1 - rho) / count) ** -0.5, color=f"C{number}", label=f"ρ = {rho:g}")
         if rho:
             ax.plot(1 / rho, (rho + (1 - rho) * rho) ** -0.5, "o", color=f"C{number}", ms=5)
-    stores = {name: stores[name] for name in networks.network.values}
     for names in alike(stores, ["samples"], 2).values():
         single, many = (
             networks.sel(network=name) for name in sorted(names[:2], key=lambda n: int(networks.samples.sel(network=n)))

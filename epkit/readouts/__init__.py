@@ -1,3 +1,5 @@
+# ruff: noqa: F401
+# mypy: implicit-reexport
 """Read-outs that hardware has, put together from parts (docs/readouts.md).
 
 import epkit
@@ -21,22 +23,3 @@ from .parts import (
     thermal,
 )
 from .presets import PRESETS, Preset, preset
-
-__all__ = [
-    "PRESETS",
-    "Chain",
-    "Comparator",
-    "Converter",
-    "Differential",
-    "Drift",
-    "Flicker",
-    "HeavyTails",
-    "Measured",
-    "Mismatch",
-    "Noise",
-    "Part",
-    "Preset",
-    "RelativeNoise",
-    "preset",
-    "thermal",
-]

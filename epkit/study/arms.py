@@ -48,8 +48,10 @@ def arm(ds: xr.Dataset) -> str:
 
 def arm_errors(stores: Mapping[str, xr.Dataset]) -> Errors:
     """Test errors after training of every arm, by data set."""
-    flat = {name: ds.isel(dataset=0, averaging=0, samples=0) for name, ds in stores.items()}
-    return {(str(ds.title.item()), arm(stores[name])): final_error(ds) for name, ds in flat.items()}
+    return {
+        (str(ds.title.item()), arm(ds)): final_error(ds.isel(dataset=0, averaging=0, samples=0))
+        for ds in stores.values()
+    }
 
 
 def arm_effects(stores: Mapping[str, xr.Dataset]) -> dict[str, Effect]:

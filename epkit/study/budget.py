@@ -18,16 +18,16 @@ from .arms import QUIET
 from .families import Effect, effect_of
 from .intervals import geometric_interval
 from .limit import final_error
-from .plateau import images_seen
+from .plateau import differences, images_seen
 
-THROUGHOUT = "noise throughout"
+THROUGHOUT, CONSTANT = "noise throughout", "constant N"
 ABOVE = 0.02  # of error, above that without noise: the target that costs are compared at
 
 
 def label(ds: xr.Dataset) -> str:
     """How a store's read-outs follow training, in words."""
     schedule, decay = parameters(ds).get("schedule", {}), parameters(ds).get("decay", 0.99)
-    rule = schedule.get("rule", "constant N" if (ds.sigma > 0).any() else "no noise")
+    rule = schedule.get("rule", CONSTANT if (ds.sigma > 0).any() else "no noise")
     words = [f"{rule} N" if schedule else rule]
     if bound := schedule.get("bound"):
         words.append(f"bound {bound:g}")
@@ -99,8 +99,8 @@ def published_arms(earlier: Mapping[str, xr.Dataset], stores: Mapping[str, xr.Da
 def _twins(ds: xr.Dataset, other: xr.Dataset) -> bool:
     """Whether the other's training is the same, for as long or longer, but for its noise."""
     first, second = parameters(ds), parameters(other)
-    same = {*first, *second} - {"epochs", "sigma", "schedule", "looks", "first_seed", "first_test_image"}
-    return all(first.get(name) == second.get(name) for name in same) and second["epochs"] >= first["epochs"]
+    free = {"epochs", "sigma", "schedule", "looks", "first_seed", "first_test_image"}
+    return differences(ds, other) <= free and second["epochs"] >= first["epochs"]
 
 
 def _over_images(setting: xr.Dataset) -> xr.DataArray:
@@ -131,7 +131,7 @@ def best_constants(stores: Mapping[str, xr.Dataset], above: float = ABOVE) -> di
     """Of each data set, the reads (seed,) of the constant N and eta that takes the fewest, all seeds having arrived."""
     best = {}
     for title, name, reads in _noisy(stores, above):
-        if name == "constant N":
+        if name == CONSTANT:
             means = xr.ufuncs.log(reads).mean("seed", skipna=False)
             if means.notnull().any():
                 best[title] = reads[means.argmin(["learning_rate", "samples"])]
@@ -141,30 +141,25 @@ def best_constants(stores: Mapping[str, xr.Dataset], above: float = ABOVE) -> di
 def _savings(stores: Mapping[str, xr.Dataset], above: float) -> Iterator[tuple[str, xr.DataArray]]:
     best = best_constants(stores, above)
     for title, name, reads in _noisy(stores, above):
-        if name != "constant N" and title in best:
-            for rate in reads.learning_rate.values:
-                for count in reads.samples.values:
-                    ratio = best[title].drop_vars(["learning_rate", "samples"]) / reads.sel(
-                        learning_rate=rate, samples=count, drop=True
-                    )
-                    yield f"{title}, {name}, N = {count} at first, η = {rate:g}", ratio
+        if name != CONSTANT and title in best:
+            fewest = best[title].drop_vars(["learning_rate", "samples"])
+            for rate, count in itertools.product(reads.learning_rate.values, reads.samples.values):
+                taken = reads.sel(learning_rate=rate, samples=count, drop=True)
+                yield f"{title}, {name}, N = {count} at first, η = {rate:g}", fewest / taken
 
 
 def _invariance(stores: Mapping[str, xr.Dataset], above: float) -> Iterator[tuple[str, xr.DataArray]]:
     """Reads at (4 N, 4 eta) over those at (N, eta), constant N."""
     for title, name, reads in _noisy(stores, above):
-        if name != "constant N":
+        if name != CONSTANT:
             continue
-        for rate in reads.learning_rate.values:
-            for count in reads.samples.values:
-                pair = (
-                    [k for k in reads.samples.values if k == 4 * count],
-                    [r for r in reads.learning_rate.values if np.isclose(r, 4 * rate)],
+        settings = list(itertools.product(reads.learning_rate.values, reads.samples.values))
+        for (rate, count), (bolder, more) in itertools.product(settings, settings):
+            if more == 4 * count and np.isclose(bolder, 4 * rate):
+                many, few = (
+                    reads.sel(learning_rate=r, samples=n, drop=True) for r, n in ((bolder, more), (rate, count))
                 )
-                if all(pair):
-                    many = reads.sel(learning_rate=pair[1][0], samples=pair[0][0], drop=True)
-                    few = reads.sel(learning_rate=rate, samples=count, drop=True)
-                    yield f"{title}, N = {count}, η = {rate:g}, against four times both", many / few
+                yield f"{title}, N = {count}, η = {rate:g}, against four times both", many / few
 
 
 def budget_table(stores: Mapping[str, xr.Dataset], above: float = ABOVE) -> pd.DataFrame:

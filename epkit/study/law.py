@@ -19,7 +19,7 @@ from ..ep.prediction import CONSTANT
 from ..sweep.store import parameters
 from .families import Effect
 from .intervals import geometric_interval, share, t_interval
-from .limit import critical_limit, final_error, first_setting
+from .limit import critical_limit, distinct, final_error, first_setting
 from .registration import registered_claims
 
 Interval = Callable[..., xr.Dataset]
@@ -41,23 +41,18 @@ def law_networks(
     under several names is taken once, under its first.
     """
     second, rows = registered_claims().second, {}
-    first_names = {tuple(ds["run"].values.flat): name for name, ds in reversed(list(stores.items()))}
-    for name, ds in ((name, stores[name]) for name in stores if name in first_names.values()):
+    for name, ds in distinct(stores).items():
         setting, recorded = first_setting(ds), parameters(ds, "batch_size", "beta")
         error = final_error(setting)
         found = [critical_limit(error, setting.chance, definition=word) for word in second.definitions]
         limits = xr.concat([each.limit for each in found], xr.Variable("definition", second.definitions))
         first, lowest = found[0], float(error.mean("seed").min() / setting.chance)
-        few = (
-            ""
-            if first.n >= second.bracketed * first.runs
-            else f"{int(first.n)} of {int(first.runs)} seeds have a limit"
-        )
         facts = {
             "title": setting.title.item(), "batch_size": recorded["batch_size"], "beta": recorded["beta"],
             "learning_rate": float(setting.learning_rate), "samples": int(setting.samples), "lowest": lowest,
             "reason": f"its lowest error is {lowest:.0%} of chance" if lowest >= second.works
-            else few if first.n < second.bracketed * first.runs else "",
+            else f"{int(first.n)} of {int(first.runs)} seeds have a limit" if first.n < second.bracketed * first.runs
+            else "",
             **{word: first[word].item() for word in ("mean", "low", "high", "n", "runs")},
         }  # fmt: skip
         rows[name] = limits.reset_coords(drop=True).to_dataset(name="limits").assign(facts).rename(mean="limit")
@@ -78,7 +73,7 @@ def fitted_constant(networks: xr.Dataset) -> tuple[float, float, int]:
 def alike(stores: Mapping[str, xr.Dataset], varied: Iterable[str], least: int) -> dict[str, list[str]]:
     """Names of networks that differ in `varied` alone, in groups of `least` or more, each under its first name."""
     groups: dict[str, list[str]] = {}
-    for name, ds in stores.items():
+    for name, ds in distinct(stores).items():
         rest = {key: value for key, value in parameters(ds).items() if key not in LAID | set(varied)}
         groups.setdefault(json.dumps(rest, sort_keys=True), []).append(name)
     return {names[0]: names for names in groups.values() if len(names) >= least}
@@ -86,7 +81,6 @@ def alike(stores: Mapping[str, xr.Dataset], varied: Iterable[str], least: int) -
 
 def law_effects(stores: Mapping[str, xr.Dataset], networks: xr.Dataset) -> dict[str, Effect]:
     """The `Effect` of each claim registered for notebook 11; `networks`: `law_networks` of the stores."""
-    stores = {name: stores[name] for name in networks.network.values}
     return {
         "learning_rate": _exponent(stores, networks, "learning_rate"),
         "batch": _exponent(stores, networks, "batch_size"),
@@ -179,8 +173,7 @@ def collapse_factors(stores: Mapping[str, xr.Dataset], networks: xr.Dataset, unt
     `predicted`.
     """
     response = untrained.response.min("layer").mean("seed")
-    once = {name: stores[name] for name in networks.network.values}
-    rows = {str(networks.title.sel(network=a).item()): names for a, names in alike(once, SCALED, 3).items()}
+    rows = {str(networks.title.sel(network=a).item()): names for a, names in alike(stores, SCALED, 3).items()}
     rows["all networks"] = networks.network.values.tolist()
     table = {}
     for label, names in rows.items():

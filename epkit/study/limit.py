@@ -16,7 +16,7 @@ other seeds would give. All intervals are two-sided at `level`; with one seed th
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import xarray as xr
@@ -60,6 +60,12 @@ def training_steps(ds: xr.Dataset) -> int:
 def choice_error(ds: xr.Dataset) -> xr.DataArray:
     """The final error that choices are made on: of the validation images or, where a store has none, the test error."""
     return final_error(ds, of="validation_error" if "validation_error" in ds else "test_error")
+
+
+def distinct(stores: Mapping[str, xr.Dataset]) -> dict[str, xr.Dataset]:
+    """Stores without those that hold the runs of an earlier one: a network under several names, under its first."""
+    first: dict[tuple, str] = {}
+    return {name: ds for name, ds in stores.items() if first.setdefault(tuple(ds["run"].values.flat), name) == name}
 
 
 def first_setting(ds: xr.Dataset) -> xr.Dataset:

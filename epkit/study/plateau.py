@@ -43,6 +43,12 @@ def architecture(ds: xr.Dataset) -> str:
     return f"{widths[0]}x{len(widths)}" if len(set(widths)) == 1 else "-".join(map(str, widths))
 
 
+def differences(ds: xr.Dataset, other: xr.Dataset) -> set[str]:
+    """Names of the recorded parameters in which two stores differ."""
+    first, second = parameters(ds), parameters(other)
+    return {name for name in first.keys() | second.keys() if first.get(name) != second.get(name)}
+
+
 def grouped(stores: Stores, key: Callable[[xr.Dataset], Key]) -> dict[Key, dict[str, xr.Dataset]]:
     """Stores by their `key`, `architecture` or `images_in_all`, in their order."""
     groups: dict[Key, dict[str, xr.Dataset]] = {}

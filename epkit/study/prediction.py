@@ -14,7 +14,7 @@ import xarray as xr
 from scipy import stats
 
 from .intervals import t_half_width
-from .limit import critical_limit, final_error, first_setting
+from .limit import critical_limit, distinct, final_error, first_setting
 
 
 def predictions(stores: Mapping[str, xr.Dataset], before: xr.Dataset) -> xr.Dataset:
@@ -25,11 +25,7 @@ def predictions(stores: Mapping[str, xr.Dataset], before: xr.Dataset) -> xr.Data
     their first one. A network that appears under several names is taken once, under its first.
     """
     rows: dict[str, dict[str, object]] = {}
-    seen = set()
-    for name, ds in stores.items():
-        if (runs := tuple(ds["run"].values.flat)) in seen:
-            continue
-        seen.add(runs)
+    for name, ds in distinct(stores).items():
         setting = first_setting(ds)
         limits = critical_limit(final_error(setting), setting.chance)
         weakest = float(np.exp(np.log(before.response.sel(network=name)).mean("seed")).min("layer"))
