@@ -7,7 +7,9 @@ object: probe -> [kind of error, message].
 from __future__ import annotations
 
 import json
+import os
 import warnings
+from collections.abc import Callable
 from math import inf, nan
 from typing import Any
 
@@ -15,6 +17,8 @@ import numpy as np
 import torch
 
 import epkit
+from epkit import readouts
+from epkit.circuit import instrument, network, ngspice, simulated
 from epkit.ep.probe import relative_rates
 
 NET = {"sizes": (6, 8, 4), "input_gain": 5.0, "members": 2}
@@ -34,48 +38,57 @@ def net(**change: Any) -> epkit.DeepResistiveNetwork:
     return epkit.DeepResistiveNetwork(**NET | change)
 
 
-def gradient(**change: Any) -> object:
-    return epkit.gradient(net(), **{"x": X, "target": T, "beta": 0.05, "iterations": 3} | change)
+def made(function: Callable[..., object], *first: Any, **fixed: Any) -> Callable[..., object]:
+    """The call with arguments that make sense; a probe changes one of them."""
+    return lambda **change: function(*first, **fixed | change)
 
 
-def train(**change: Any) -> object:
-    return epkit.train(net(), **TRAIN | change)
+def of_net(function: Callable[..., object], **fixed: Any) -> Callable[..., object]:
+    """The same of what is called with a network."""
+    return lambda **change: function(net(), **fixed | change)
 
 
-def evaluate(**change: Any) -> object:
-    return epkit.evaluate(net(), **{"x": X, "y": Y, "iterations": 3} | change)
+def part(kind: Any, **fixed: Any) -> Callable[..., object]:
+    """The same of a read-out, which trains, for some of what makes no sense shows beside a network alone."""
+    return lambda **change: train(readout=kind(**fixed | change))
 
 
-def relax(**change: Any) -> object:
-    return net().relax(**{"x": X, "iterations": 3} | change)
-
-
-def rates(**change: Any) -> object:
-    fixed = {"sizes": (6, 8, 4), "x": X, "y": Y, "input_gain": 5.0, "beta": 0.05, "iterations": 3, "batch_size": 4}
-    return relative_rates(**fixed | change)
-
-
-def predict(**change: Any) -> object:
-    fixed = {"x": X, "t": T, "beta": 0.05, "iterations": 3, "learning_rate": 0.1, "batch_size": 4}
-    return epkit.predict_critical_limit(net(), **fixed | change)
-
-
-def needed(**change: Any) -> object:
-    fixed = {"x": X, "t": T, "sigma": 1e-3, "beta": 0.05, "iterations": 3, "learning_rate": 0.1, "batch_size": 4}
-    return epkit.readouts_needed(net(), **fixed | change)
-
-
-def adaptive(**change: Any) -> object:
-    return train(readout=epkit.Adaptive(**{"sigma": 1e-3} | change))
-
-
-def schedule(**change: Any) -> object:
-    return train(readout=epkit.Schedule(**{"sigma": 1e-3} | change))
-
-
-CALLS = {"DeepResistiveNetwork": net, "gradient": gradient, "train": train, "evaluate": evaluate, "relax": relax,
-         "relative_rates": rates, "GaussianReadout": epkit.GaussianReadout, "predict_critical_limit": predict,
-         "readouts_needed": needed, "Schedule": schedule, "Adaptive": adaptive}  # fmt: skip
+train = of_net(epkit.train, **TRAIN)
+STEP = {"beta": 0.05, "iterations": 3}
+PREDICT = {"x": X, "t": T, **STEP, "learning_rate": 0.1, "batch_size": 4}
+RATED = {"sizes": (6, 8, 4), "x": X, "y": Y, "input_gain": 5.0, **STEP, "batch_size": 4}
+CIRCUIT = simulated.SimulatedCircuit((3, 4, 2))
+LINE = os.open(os.devnull, os.O_RDWR)
+CALLS = {
+    "DeepResistiveNetwork": net, "gradient": of_net(epkit.gradient, x=X, target=T, **STEP), "train": train,
+    "evaluate": of_net(epkit.evaluate, x=X, y=Y, iterations=3),
+    "relax": of_net(epkit.DeepResistiveNetwork.relax, x=X, iterations=3),
+    "relative_rates": made(relative_rates, **RATED), "GaussianReadout": made(epkit.GaussianReadout, sigma=1e-3),
+    "predict_critical_limit": of_net(epkit.predict_critical_limit, **PREDICT),
+    "readouts_needed": of_net(epkit.readouts_needed, sigma=1e-3, **PREDICT),
+    "Schedule": part(epkit.Schedule, sigma=1e-3), "Adaptive": part(epkit.Adaptive, sigma=1e-3),
+    "Noise": part(readouts.Noise, sigma=1e-3), "thermal": made(readouts.thermal, capacitance=1e-12),
+    "RelativeNoise": part(readouts.RelativeNoise, share=0.1), "HeavyTails": part(readouts.HeavyTails, sigma=1e-3),
+    "Drift": part(readouts.Drift, rate=1e-3, gap=1.0),
+    "Flicker": part(readouts.Flicker, density=1e-3, gap=1e-3, interval=1e-3),
+    "Measured": part(readouts.Measured, path="none.csv"), "Mismatch": part(readouts.Mismatch, offset=1e-3),
+    "Converter": part(readouts.Converter, bits=8, span=(-1, 1)),
+    "Comparator": part(readouts.Comparator, level=1e-3), "Differential": part(readouts.Differential),
+    "Chain": part(readouts.Chain, parts=(readouts.Noise(1e-3),)), "preset": made(readouts.preset, name="kT/C"),
+    "DeviceNetwork": made(epkit.DeviceNetwork, **NET, largest=1.0),
+    "DeepHopfieldNetwork": made(epkit.DeepHopfieldNetwork, **NET),
+    "ConvolutionalResistiveNetwork": made(epkit.ConvolutionalResistiveNetwork, **NET | {"sizes": (16, 8, 4)}),
+    "CircuitNetwork": made(epkit.CircuitNetwork, circuit=CIRCUIT, input_gain=1.0),
+    "CircuitNetwork.relax": made(epkit.CircuitNetwork(CIRCUIT, input_gain=1.0).relax, x=X[:, :3], iterations=1),
+    "SimulatedCircuit": made(simulated.SimulatedCircuit, sizes=(3, 4, 2)),
+    "Board": made(simulated.Board, circuit=CIRCUIT),
+    "SpiceCircuit": made(ngspice.SpiceCircuit, sizes=(3, 4, 2)), "measured": ngspice.measured,
+    "connect": made(instrument.connect, address="/dev/null"), "Instrument": made(instrument.Instrument, link=LINE),
+    "Checkpoint": network.Checkpoint,
+}  # fmt: skip
+LEAST = [-0.1, nan, inf, "a", None, True]
+SHARES = [1.1, -0.1, nan, inf, "a", True]
+SIGMAS = [-1e-3, nan, inf, "a", None, True, torch.tensor([0.0, -1.0]), torch.ones(3), torch.ones(1, 2)]
 COUNTS = [0, -3, 1.5, "3", None, True, nan]
 AMOUNTS = [0.0, -0.1, nan, inf, "a", None, True]
 IMAGES = [X[:, :5], X[:0], X.clone().fill_(nan), X > 0.5, "x", None, 3, X[None, None], X.to(torch.complex64)]
@@ -120,6 +133,9 @@ PROBES: dict[str, dict[str, list[Any]]] = {
         "looks": [0, 4, 1.5, "a"],
         "engine": ["foo", None],
         "warm_up": [0, -8, 1.5, "a", nan, True],
+        "optimiser": ["adma", 3, lambda parameters: None],
+        "nudged_iterations": [0, -3, 1.5, "a", True],
+        "cold": [1, 0, "yes", None],
     },
     "evaluate": {"x": IMAGES, "y": CLASSES, "iterations": COUNTS},
     "relax": {"x": IMAGES, "iterations": COUNTS, "beta": [0.1, nan, "a"]},
@@ -147,6 +163,63 @@ PROBES: dict[str, dict[str, list[Any]]] = {
         "layers": [2, "1", [0], [3], [1.5], [True], ["biases"], [None], [[1]]],
         "updates": [2, "biases", [0], [3], [1.5], ["bias"], [None], [[1]]],
     },
+    "Noise": {"sigma": SIGMAS, "correlation": [-0.1, 1.1, nan, "a", True]},
+    "thermal": {"capacitance": AMOUNTS, "temperature": LEAST},
+    "RelativeNoise": {"share": SIGMAS},
+    "HeavyTails": {"sigma": SIGMAS, "freedom": [*AMOUNTS, 2.0]},
+    "Drift": {"rate": SIGMAS, "gap": LEAST},
+    "Flicker": {"density": SIGMAS, "gap": AMOUNTS, "interval": AMOUNTS, "longest": [*AMOUNTS, 2e-3]},
+    "Measured": {"path": ["none.csv", "", None, 3, "\0", ".", __file__]},
+    "Mismatch": {
+        "offset": [s for s in SIGMAS if s is not None], "gain": [s for s in SIGMAS if s is not None],
+        "seed": [-1, 1.5, "0", None, (), (0,), (0, 1, 2), (0, -1), True],
+    },
+    "Converter": {
+        "bits": [*COUNTS, 25],
+        "span": [((0, 1), (1, 0)), (), (1, -1), (0, 0), (0,), 3.0, "ab", None, (nan, 1), (0, inf), ((0, 1),) * 3],
+        "lsb": [1.0, *(a for a in AMOUNTS if a is not None)],
+    },
+    "Comparator": {"level": AMOUNTS, "threshold": [nan, inf, "a", None, True]},
+    "Differential": {name: [3, "a", readouts.Noise(1e-3), readouts.Differential(), epkit.GaussianReadout(1e-3),
+                            readouts.Converter, readouts.Chain((readouts.Comparator(1.0),), 4)]
+                     for name in ("difference", "mean")},
+    "Chain": {
+        "parts": [3, "a", (3,), (readouts.Noise,), (epkit.Schedule(1e-3),),
+                  (epkit.Adaptive(1e-3), readouts.Comparator(1.0)), readouts.Chain((), 2)],
+        "samples": COUNTS, "averaging": ["mean", None],
+    },
+    "preset": {"name": ["kt/c", "", None, 3, ["kT/C"]], "full_scale": [a for a in AMOUNTS if a is not None]},
+    "DeviceNetwork": {
+        "largest": [a for a in AMOUNTS if a is not None], "states": [c for c in COUNTS if c is not None] + [1],
+        "rounding": ["up", None], "asymmetry": [-1.1, 1.1, nan, "a", True], "between": SHARES[1:], "within": SHARES[1:],
+        "stuck": SHARES, "device_seed": [-1, 1.5, "0", None, True], "sizes": [(6,), (6, 7, 4), None],
+        "input_gain": AMOUNTS,
+    },
+    "DeepHopfieldNetwork": {
+        "sizes": [(6,), (), (6, 0, 4), "6-8-4", None], "input_gain": AMOUNTS, "members": COUNTS,
+        "seed": [-1, 1.5, (0,), "0", None], "dtype": [torch.float16, "float32", None],
+        "device": ["cuda:99", "gpu", 5.5], "noise": LEAST, "noise_seed": [-1, 1.5, "0", None, True],
+    },
+    "ConvolutionalResistiveNetwork": {
+        "sizes": [(15, 8, 4), (16, 7, 4), (16,), (), "ab", None], "kernel": [*COUNTS, 5], "stride": COUNTS,
+        "input_gain": AMOUNTS, "members": COUNTS, "seed": [-1, 1.5, (0,), "0", None], "dtype": [torch.float16, None],
+        "device": ["gpu", 5.5],
+    },
+    "CircuitNetwork": {
+        "circuit": ["board", None, 3, simulated.SimulatedCircuit], "input_gain": AMOUNTS, "siemens": AMOUNTS,
+        "volts": AMOUNTS, "reads": COUNTS, "seed": [-1, (0, 1), 1.5, "a", None],
+    },
+    "CircuitNetwork.relax": {"x": IMAGES, "beta": [0.1, nan, "a"]},
+    "SimulatedCircuit": {"sizes": [(3,), (3, 5, 2), "a", None], "iterations": COUNTS},
+    "Board": {
+        "circuit": ["board", None, 3], "total": AMOUNTS, "wiper": LEAST, "steps": COUNTS, "noise": LEAST,
+        "lsb": LEAST, "span": AMOUNTS, "seed": [-1, 1.5, "a", None],
+    },
+    "SpiceCircuit": {"sizes": [(3,), (3, 5, 2), "a", None], "diode": ["tube", None, 3, (1, 2)]},
+    "measured": {"path": ["none.csv", "", None, 3, "\0", ".", __file__]},
+    "connect": {"address": [None, 3, ""], "baud": [0, -1, "a", None, 1.5], "timeout": AMOUNTS},
+    "Instrument": {"link": [None, "a", -1, 1.5], "timeout": AMOUNTS},
+    "Checkpoint": {"net": [None, 3, CIRCUIT]},
     "Adaptive": {"bound": AMOUNTS, "every": COUNTS, "layer": COUNTS, "most": COUNTS, "layers": [[3]]},
 }  # fmt: skip
 # What must be taken, whatever its type.
@@ -170,9 +243,8 @@ ACCEPTED = {
 
 
 def outcome(call: str, change: dict[str, Any]) -> tuple[str, str]:
-    arguments = {"sigma": 1e-3} | change if call == "GaussianReadout" else change
     try:
-        CALLS[call](**arguments)
+        CALLS[call](**change)
     except Exception as error:
         return type(error).__name__, str(error)
     return "", ""

@@ -119,7 +119,7 @@ def test_a_measured_diode_is_the_one_it_was_measured_on(tmp_path):
 )
 def test_what_is_no_curve_is_refused(tmp_path, text, message):
     (tmp_path / "diode.csv").write_text(text)
-    with pytest.raises(ValueError, match=rf"diode\.csv: .*{message}"):
+    with pytest.raises(ValueError, match=rf"path = .*diode\.csv: .*{message}"):
         measured(tmp_path / "diode.csv")
 
 

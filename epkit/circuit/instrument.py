@@ -25,7 +25,7 @@ from typing import NoReturn
 import numpy as np
 
 from ..ep import checks
-from ..messages import short
+from ..messages import short, shown
 from .network import Circuit, CircuitError, Matrix, Vector
 
 
@@ -33,8 +33,12 @@ def connect(address: str, *, baud: int = 115200, timeout: float = 2.0) -> Instru
     """The instrument at a serial line ("/dev/ttyUSB0") or a socket ("host:port").
 
     Raises:
-        CircuitError: where none answers. ValueError: for a baud rate that serial lines don't have.
+        CircuitError: where none answers. ValueError: for no address, time, or rate that serial lines have.
     """
+    if not isinstance(address, str) or not address:
+        raise ValueError(f"address = {shown(address)}: must name a serial line or be host:port")
+    checks.count("baud", baud)
+    checks.number("timeout", timeout, above=0.0)
     host, colon, port = address.rpartition(":")
     try:
         if colon and port.isdecimal():
@@ -45,6 +49,9 @@ def connect(address: str, *, baud: int = 115200, timeout: float = 2.0) -> Instru
         if (speed := getattr(termios, f"B{baud}", None)) is None:
             raise ValueError(f"baud = {baud}: no rate of a serial line, such as 9600 or 115200")
         link = os.open(address, os.O_RDWR | os.O_NOCTTY)
+        if not os.isatty(link):
+            os.close(link)
+            raise OSError("not a serial line")
         tty.setraw(link)
         mode = termios.tcgetattr(link)
         termios.tcsetattr(link, termios.TCSANOW, [*mode[:4], speed, speed, mode[6]])
@@ -66,7 +73,7 @@ class Instrument:
 
     def __init__(self, link: int, name: str = "instrument", *, timeout: float = 2.0) -> None:
         self.name, self.timeout = name, checks.number("timeout", timeout, above=0.0)
-        self._link: int | None = link
+        self._link: int | None = checks.count("link", link, 0)
         self._unread = b""
         os.set_blocking(link, False)
         self.sizes = tuple(int(n) for n in self._numbers("SIZES?"))

@@ -20,6 +20,7 @@ from ..ep.networks import (
     DeepResistiveNetwork,
     Gradient,
     Images,
+    Network,
     Nudges,
     PhaseStates,
     Rates,
@@ -67,6 +68,12 @@ class Circuit(Protocol):
         ...
 
 
+def check_circuit(value: object) -> None:
+    """ValueError for what is no circuit."""
+    if not isinstance(value, Circuit):
+        raise ValueError(f"circuit = {shown(value)}: must have what epkit.Circuit lists")
+
+
 class CircuitNetwork(DeepResistiveNetwork):
     """A deep resistive network of one member whose relaxation is what a circuit reads.
 
@@ -90,8 +97,7 @@ class CircuitNetwork(DeepResistiveNetwork):
         self, circuit: Circuit, *, input_gain: float, siemens: float = 1.0, volts: float = 1.0,
         reads: int = 1, seed: int = 0,
     ) -> None:  # fmt: skip
-        if not isinstance(circuit, Circuit):
-            raise ValueError(f"circuit = {shown(circuit)}: must have what epkit.Circuit lists")
+        check_circuit(circuit)
         self.circuit, self.reads = circuit, checks.count("reads", reads)
         self.siemens, self.volts = (checks.number(*p, above=0.0) for p in (("siemens", siemens), ("volts", volts)))
         super().__init__(circuit.sizes, input_gain=input_gain, seed=seed, dtype=torch.float64)
@@ -187,7 +193,9 @@ class Checkpoint:
         epkit.train(net, …, state=checkpoint.restored(), progress=checkpoint.keep) # as if nothing had happened
     """
 
-    def __init__(self, net: CircuitNetwork) -> None:
+    def __init__(self, net: Network) -> None:
+        if not isinstance(net, Network):
+            raise ValueError(f"net = {shown(net)}: must be a network, as CircuitNetwork is")
         self.net, self.state = net, State()
         self.keep()
 

@@ -41,19 +41,22 @@ def measured(path: str | Path) -> Curve:
     """The curve in a CSV file with the columns `voltage` (V), rising, and `current` (A), never falling.
 
     Raises:
-        ValueError: for a file without them, by its name. OSError: for none.
+        ValueError: for a file without them, by its name, or for none.
     """
+    path = checks.file("path", path)
     try:
         table = pd.read_csv(path, comment="#", skipinitialspace=True)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: no table of comma-separated values ({short(error)})") from None
+        raise ValueError(f"path = {path}: no table of comma-separated values ({short(error)})") from None
     if missing := {"voltage", "current"} - set(table):
-        raise ValueError(f"{path}: has no column {', '.join(sorted(missing))}: must have voltage (V) and current (A)")
+        raise ValueError(
+            f"path = {path}: has no column {', '.join(sorted(missing))}: must have voltage (V) and current (A)"
+        )
     columns = [pd.to_numeric(table[name], errors="coerce").to_numpy(float) for name in ("voltage", "current")]
     if len(table) < 2 or not np.isfinite(columns).all():
-        raise ValueError(f"{path}: must have two lines or more, all with finite numbers")
+        raise ValueError(f"path = {path}: must have two lines or more, all with finite numbers")
     if (np.diff(columns[0]) <= 0).any() or (np.diff(columns[1]) < 0).any():
-        raise ValueError(f"{path}: voltage must rise from line to line, and current must not fall")
+        raise ValueError(f"path = {path}: voltage must rise from line to line, and current must not fall")
     return Curve(*(tuple(column.tolist()) for column in columns))
 
 

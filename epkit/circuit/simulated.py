@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..ep import checks
 from ..ep.networks import DeepResistiveNetwork
-from .network import Circuit, CircuitError, Matrix, Vector
+from .network import Circuit, CircuitError, Matrix, Vector, check_circuit
 
 
 class SimulatedCircuit:
@@ -65,12 +65,13 @@ class Board:
         self, circuit: Circuit, *, total: float = 100e3, wiper: float = 75.0, steps: int = 256,
         lsb: float = 187.5e-6, span: float = 6.144, noise: float = 8e-6, seed: int = 0,
     ) -> None:  # fmt: skip
+        check_circuit(circuit)
         self.circuit, self.sizes = circuit, circuit.sizes
         self.total, self.wiper = checks.number("total", total, above=0.0), checks.number("wiper", wiper, least=0.0)
         self.steps, self.lsb = checks.count("steps", steps), checks.number("lsb", lsb, least=0.0)
         self.span, self.noise = checks.number("span", span, above=0.0), checks.number("noise", noise, least=0.0)
         self.limits = 1 / (wiper + total), 1 / (wiper + total / steps)
-        self._random = np.random.default_rng(seed)
+        self._random = np.random.default_rng(checks.count("seed", seed, 0))
 
     def set_conductances(self, weights: Sequence[Matrix], biases: Sequence[Vector]) -> None:
         if any(b.any() for b in biases):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import isfinite
 from numbers import Integral, Real
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,6 +39,13 @@ def number(name: str, value: Any, least: float | None = None, above: float | Non
         bound = "" if least is above is None else f" >= {least:g}" if least is not None else f" > {above:g}"
         raise ValueError(f"{name} = {shown(value)}: must be a finite number{bound}")
     return float(value)
+
+
+def file(name: str, value: Any) -> Path:
+    """A file that is there."""
+    if not isinstance(value, str | Path) or "\0" in str(value) or not Path(value).is_file():
+        raise ValueError(f"{name} = {shown(value)}: must be the path of a file that is there")
+    return Path(value)
 
 
 def choice(name: str, value: Any, allowed: Sequence[str]) -> None:

@@ -41,6 +41,7 @@ States = list[Float[Tensor, "member batch _n"]]
 PhaseStates = list[Float[Tensor, "member _phase _batch _n"]]
 Nudges = Float[Tensor, " 2"]  # of the two phases (S), upper first
 Rates = Float[Tensor, "layer member"]
+Voltages = Float[Tensor, "member phase batch n"]  # of one layer
 
 
 class Gradient(NamedTuple):
@@ -254,26 +255,27 @@ class DeepResistiveNetwork(Network):
         """States of units at equal distances, for the two halves of a layer differ."""
         return [v[..., :: max(1, v.shape[-1] // most)] for v in states]
 
-    def bounded(self, v: Float[Tensor, "member phase batch n"]) -> Float[Tensor, "member phase batch n"]:
-        """Hidden units at the diodes' bounds: the first half conducts only upwards, the second half only downwards."""
+    def bounded(self, v: Voltages, layer: int) -> Voltages:
+        """Hidden units at the bounds of their diodes: half conduct only upwards, half only downwards; layers from 0."""
         positive = torch.arange(v.shape[-1], device=v.device) < v.shape[-1] // 2
         return torch.where(positive, v.clamp_min(0), v.clamp_max(0))
 
-    def _circuit(self, x: Images) -> tuple[Float[Tensor, "member 1 batch n_1"], list[Float[Tensor, "member 1 1 _n"]]]:
-        """Current of the clamped inputs into layer 1 (A), and the conductances that meet at each unit, summed (S).
+    def _circuit(self, x: Images) -> tuple[PhaseStates, list[Float[Tensor, "member 1 1 _n"]]]:
+        """Currents into each layer from outside (A), and the conductances that meet at each unit, summed (S).
 
         Constant over a relaxation, so computed once.
         """
         plus, minus = self.weights[0].chunk(2, 1)
-        drive = ((self.input_gain * batch_of(x)) @ (plus - minus))[:, None]
+        currents = [b[:, None, None] for b in self.biases]
+        currents[0] = currents[0] + ((self.input_gain * batch_of(x)) @ (plus - minus))[:, None]
         totals = [w.sum(1) for w in self.weights]
         totals = [t + w.sum(2) for t, w in zip(totals, self.weights[1:], strict=False)] + totals[-1:]
         # A unit that has lost every conductance floats: it stays at 0 V instead of becoming 0/0.
-        return drive, [t.clamp_min(torch.finfo(t.dtype).tiny)[:, None, None] for t in totals]
+        return currents, [t.clamp_min(torch.finfo(t.dtype).tiny)[:, None, None] for t in totals]
 
     def _settle(
         self,
-        drive: Float[Tensor, "member 1 batch n_1"],
+        currents: PhaseStates,
         totals: list[Float[Tensor, "member 1 1 _n"]],
         iterations: int,
         start: PhaseStates | None = None,
@@ -289,18 +291,16 @@ class DeepResistiveNetwork(Network):
         v: list[Tensor | None] = [None] * (last + 1) if start is None else list(start)
         for _ in range(iterations):
             for layer in (*range(0, last + 1, 2), *range(1, last + 1, 2)):
-                current, total = self.biases[layer][:, None, None], totals[layer]
-                if layer == 0:
-                    current = current + drive
-                elif (below := v[layer - 1]) is not None:
+                current, total = currents[layer], totals[layer]
+                if layer and (below := v[layer - 1]) is not None:
                     current = current + _product(below, inner[layer - 1])
                 if layer < last and (above := v[layer + 1]) is not None:
                     current = current + _product(above, inner[layer].mT)
                 if layer == last and target is not None and nudges is not None:
                     beta = nudges[:, None, None]
                     current, total = current + beta * batch_of(target)[:, None], total + beta
-                v[layer] = current / total if layer == last else self.bounded(current / total)
-        unmoved = (drive.new_zeros(len(drive), 1, 1, b.shape[1]) for b in self.biases)
+                v[layer] = current / total if layer == last else self.bounded(current / total, layer)
+        unmoved = (b.new_zeros(len(b), 1, 1, b.shape[1]) for b in self.biases)
         return [zero if s is None else s for s, zero in zip(v, unmoved, strict=True)]
 
 

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .networks import DeepResistiveNetwork, Gradient, Images, PhaseStates, Rates, States
+from .networks import DeepResistiveNetwork, Gradient, Images, PhaseStates, Rates, States, Voltages
 
 RAISED = (1.4, 1.15)  # by what noise raised the first layers' mean conductances at the published size (notebook 09)
 LEAK = 0.1  # share of its voltage that a unit keeps where an ideal diode would hold it at 0 V
@@ -64,25 +64,26 @@ class LeakyNetwork(DeepResistiveNetwork):
     So does one that its diode connects to ground with 1/LEAK - 1 times all conductances that meet at it.
     """
 
-    def bounded(self, v: Float[Tensor, "member phase batch n"]) -> Float[Tensor, "member phase batch n"]:
-        return LEAK * v + (1 - LEAK) * super().bounded(v)
+    def bounded(self, v: Voltages, layer: int) -> Voltages:
+        return LEAK * v + (1 - LEAK) * super().bounded(v, layer)
 
     def energy(self, x: Images, states: States) -> Float[Tensor, "member batch"]:
         """With the power that leaks."""
         energy = super().energy(x, states)
-        for v, before, after in zip(states, self.weights, self.weights[1:], strict=False):
-            energy = energy + (self._leaking(v) * (before.sum(1) + after.sum(2))[:, None]).sum(-1)
+        for leaking, before, after in zip(self._leaking(states), self.weights, self.weights[1:], strict=False):
+            energy = energy + (leaking * (before.sum(1) + after.sum(2))[:, None]).sum(-1)
         return energy
 
     def contrast(self, x: Images, states: PhaseStates, width: float | Tensor) -> Gradient:
         weights, biases = super().contrast(x, states, width)
-        leaking = [((u[:, 0] - u[:, 1]) / width).mean(1) for u in map(self._leaking, states[:-1])]
+        leaking = [((u[:, 0] - u[:, 1]) / width).mean(1) for u in self._leaking(states)]
         after = [w + u[:, None] for w, u in zip(weights, leaking, strict=False)] + weights[-1:]
         return Gradient(after[:1] + [w + u[:, :, None] for w, u in zip(after[1:], leaking, strict=True)], biases)
 
-    def _leaking(self, v: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch n"]:
-        """Half the power that leaks, over all conductances that meet at a unit (V^2)."""
-        return 0.5 * (1 / LEAK - 1) * (v - super().bounded(v)).square()
+    def _leaking(self, states: list[Float[Tensor, "*_batch _n"]]) -> list[Float[Tensor, "*_batch _n"]]:
+        """Half the power that leaks in each hidden layer, over all conductances that meet at a unit (V^2)."""
+        exact = super().bounded
+        return [0.5 * (1 / LEAK - 1) * (v - exact(v, layer)).square() for layer, v in enumerate(states[:-1])]
 
 
 VARIANTS: dict[str, Callable[..., DeepResistiveNetwork]] = {

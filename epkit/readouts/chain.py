@@ -18,6 +18,7 @@ from ..ep import checks
 from ..ep.elementwise import FIRST, RANDOM, SECOND, Operation, applied
 from ..ep.networks import PhaseStates
 from ..ep.readout import Averaging, Readout
+from ..ep.schedule import Schedule
 from ..messages import shown
 
 Generator = torch.Generator | None
@@ -114,6 +115,8 @@ class Chain:
                 raise ValueError(f"parts = {shown(str(part))}: a mean must be the last thing, of the whole chain")
             flat += part.parts if isinstance(part, Chain) else [part]
         for k, part in enumerate(flat):
+            if isinstance(part, Schedule):
+                raise ValueError(f"parts[{k}] = {shown(part)}: a schedule reads Gaussian noise alone, and is no part")
             if isinstance(part, type) or not isinstance(part, Readout):
                 raise ValueError(f"parts[{k}] = {shown(part)}: must be a read-out, with the methods noise and read")
             if not isinstance(part, Part) and hasattr(part, "draws"):
@@ -206,11 +209,12 @@ class Differential(Part):
 
     def __post_init__(self) -> None:
         for name in ("difference", "mean"):
-            chain = Chain((getattr(self, name),))
-            for part in chain.parts:
-                if not isinstance(part, Part) or part.random or isinstance(part, Differential):
-                    what = "must be of parts without noise, which stand before it"
-                    raise ValueError(f"{name} = {shown(str(chain))}: {what}")
+            given = getattr(self, name)
+            averaged = isinstance(given, Chain) and given.samples > 1
+            for part in given.parts if isinstance(given, Chain) else () if given is None else (given,):
+                if averaged or not isinstance(part, Part) or part.random or isinstance(part, Differential):
+                    what = "must be of parts without noise or a mean, which stand before and after it"
+                    raise ValueError(f"{name} = {shown(str(given))}: {what}")
 
     def operations(self, members: int, units: Sequence[int]) -> list[Operation]:
         listed = [Operation("split", torch.zeros(0))]

@@ -28,16 +28,13 @@ BOLTZMANN = 1.380649e-23  # J/K, exact in the SI of 2019
 
 
 class _Added(Part):
-    """Noise that adds to the voltage: `sd` says how much of the unit noise (V)."""
+    """Noise that adds to the voltage: the parameter named `size` says how much of the unit noise (V)."""
 
     random: ClassVar[bool] = True
-
-    @property
-    def sd(self) -> Any:
-        return self.sigma  # type: ignore[attr-defined]
+    size: ClassVar[str] = "sigma"
 
     def operations(self, members: int, units: Sequence[int]) -> list[Operation]:
-        return [Operation("add", _per_member("sigma", self.sd, members))]
+        return [Operation("add", _per_member(self.size, getattr(self, self.size), members))]
 
 
 @dataclass(frozen=True)
@@ -144,6 +141,8 @@ class Drift(_Added):
         gap: time between the two phases (s).
     """
 
+    size: ClassVar[str] = "rate"
+
     rate: Any
     gap: float
 
@@ -151,9 +150,8 @@ class Drift(_Added):
         _per_member("rate", self.rate)
         checks.number("gap", self.gap, least=0.0)
 
-    @property
-    def sd(self) -> Any:
-        return torch.as_tensor(self.rate, dtype=torch.float64) * self.gap
+    def operations(self, members: int, units: Sequence[int]) -> list[Operation]:
+        return [o._replace(values=self.gap * o.values) for o in super().operations(members, units)]
 
     def drawn(self, shape: tuple[int, ...], generator: Generator, samples: int, reads: int) -> Tensor:
         xi = self.unit((*shape[:-3], 1, 1, *shape[-2:]), generator)
@@ -177,6 +175,8 @@ class Flicker(_Added):
         longest: 1/f_low (s): since when the offset has been known, the last calibration; > 2 interval.
     """
 
+    size: ClassVar[str] = "density"
+
     density: Any
     gap: float
     interval: float
@@ -187,10 +187,6 @@ class Flicker(_Added):
         for name in ("gap", "interval"):
             checks.number(name, getattr(self, name), above=0.0)
         checks.number("longest", self.longest, above=2 * self.interval)
-
-    @property
-    def sd(self) -> Any:
-        return self.density
 
     def covariance(self, samples: int) -> np.ndarray[Any, Any]:
         """Of N reads of the upper phase, then N of the lower, over density^2."""
@@ -229,17 +225,15 @@ class Measured(_Added):
         deviations: all nodes' (V), of the variance that N - 1 in the denominator gives.
     """
 
+    size: ClassVar[str] = "factor"
+
     path: str | Path
     factor: Any = 1.0
     deviations: Tensor = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         _per_member("factor", self.factor)
-        object.__setattr__(self, "deviations", torch.from_numpy(_deviations(Path(self.path))).float())
-
-    @property
-    def sd(self) -> Any:
-        return self.factor
+        object.__setattr__(self, "deviations", torch.from_numpy(_deviations(self.path)).float())
 
     def unit(self, shape: tuple[int, ...], generator: Generator) -> Tensor:
         return self.deviations[torch.randint(len(self.deviations), shape, generator=generator)]
@@ -391,8 +385,9 @@ def _circuits(seeds: tuple[int, ...], units: int) -> Tensor:
     return torch.stack([torch.randn(2, units, generator=g, dtype=torch.float64) for g in generators], 1)
 
 
-def _deviations(path: Path) -> np.ndarray[Any, Any]:
+def _deviations(path: str | Path) -> np.ndarray[Any, Any]:
     """Every read of a CSV file minus its column's mean, for columns of n times sqrt(n/(n - 1)) (V)."""
+    path = checks.file("path", path)
     try:
         table = pd.read_csv(path, header=None)
         if table.iloc[0].map(lambda cell: isinstance(cell, str)).any():  # names
