@@ -15,6 +15,7 @@ from .files import StoreError
 from .messages import ParameterError
 from .networks.convolutional import ConvolutionalResistiveNetwork
 from .networks.hopfield import DeepHopfieldNetwork
+from .networks.thermal import ThermalNetwork
 from .reference.exactness import measure_exactness
 from .reference.mechanism import examine_network
 from .sweep.inputs import notebook
@@ -36,6 +37,7 @@ __all__ = [
     "Schedule",
     "State",
     "StoreError",
+    "ThermalNetwork",
     "add_data",
     "evaluate",
     "examine_network",

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 import epkit
-from epkit.ep import engine
+from epkit.ep import engine, schedule
 from epkit.ep.elementwise import Operation
 from epkit.ep.readout import by_layer, draw
 from epkit.files import CHECKOUT
@@ -350,6 +350,53 @@ def test_noise_is_the_gaussian_read_out():
     """The same random numbers, by the general path and by the fast one."""
     for a, b in zip(parameters(Noise(1e-2), "native"), parameters(epkit.GaussianReadout(1e-2), "native"), strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-13)
+
+
+def rising(images):
+    return 1 + images / 16
+
+
+@pytest.mark.parametrize("name", ["eager", pytest.param("native", marks=compiled)])
+def test_the_reads_of_a_chain_may_follow_training(name):
+    """N is counted by hand; a chain without noise doesn't care; training that was interrupted ends as it would have."""
+
+    def trained(samples, *parts, noise=1e-2):
+        net, x, y = problem()
+        readout, state = Chain((Noise(noise), Converter(lsb=1e-3)), samples), epkit.State()
+        for epochs in parts or (2,):
+            history = epkit.train(
+                net, x, y, epochs=epochs, batch_size=4, beta=0.1, iterations=3, learning_rates=(0.01,) * 3,
+                readout=readout, engine=name, looks=2, seed=(0, 1), state=state,
+            )  # fmt: skip
+        return torch.cat([w.flatten() for w in net.weights]), history
+
+    whole, history = trained(rising)
+    steps = np.array([int(rising(4 * step)) for step in range(24)]).reshape(4, 6)
+    np.testing.assert_array_equal(history.reads, steps.mean(1)[:, None].repeat(2, 1))
+    torch.testing.assert_close(trained(rising, 1, 2)[0], whole, rtol=0, atol=0)
+    torch.testing.assert_close(trained(rising, noise=0.0)[0], trained(1, noise=0.0)[0], rtol=0, atol=1e-12)
+    exact = trained(1, noise=0.0)[0]
+    one, four, many = (float((trained(n)[0] - exact).norm()) for n in (lambda n: 1, 4, lambda n: 64))
+    assert many < 0.5 * four < 0.5 * one
+    if name == "native":
+        net, x, y = problem()
+        epkit.train(net, x, y, epochs=2, batch_size=4, beta=0.1, iterations=3, learning_rates=(0.01,) * 3,
+                    readout=Chain((Noise(1e-2), Converter(lsb=1e-3)), rising), engine="eager", seed=(0, 1), looks=2)  # fmt: skip
+        torch.testing.assert_close(torch.cat([w.flatten() for w in net.weights]), whole, rtol=0, atol=1e-11)
+
+
+def test_a_gradient_reads_as_a_chain_does_at_the_beginning():
+    net, x, _ = problem()
+    target = torch.eye(6, dtype=DOUBLE)[torch.arange(48) % 6]
+
+    def estimate(samples):
+        generator, readout = torch.Generator().manual_seed(0), Chain((Noise(1e-2),), samples)
+        return epkit.gradient(net, x, target, beta=0.1, iterations=3, readout=readout, generator=generator).weights[1]
+
+    assert torch.equal(estimate(lambda images: 4 + images), estimate(4))
+    assert str(Chain((Noise(1e-3),), rising)) == "noise 1 mV | mean of as many reads as training asks for"
+    with pytest.raises(ValueError, match=r"samples\(0\) = inf: must be a finite number >= 1"):
+        estimate(schedule.after(8))
 
 
 def test_a_member_is_read_alike_in_any_company():

@@ -87,6 +87,8 @@ class DeviceNetwork(DeepResistiveNetwork):
                 raise ValueError(f"{name} = {value}: must be at most 1")
         self.held_at = None if held_at is None else checks.number("held_at", held_at)
         self.write = None if write is None else checks.tensor("write", write).double().reshape(-1).tolist()
+        if self.write == []:
+            raise ValueError(f"write = {shown(write)}: must be a number, or the coefficients of a polynomial")
         if self.write is not None and (largest is None or states is not None):
             raise ValueError(f"write = {shown(write)}: it is a share of `largest`, give it, and no `states`")
         super().__init__(*arguments, **options)

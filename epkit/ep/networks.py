@@ -19,6 +19,7 @@ and becomes 2 only in the layers that the nudge has reached, so nothing is compu
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from copy import copy
 from itertools import pairwise
@@ -307,6 +308,13 @@ class DeepResistiveNetwork(Network):
 def batch_of(x: Float[Tensor, "*member batch n"]) -> Float[Tensor, "member batch n"]:
     """x with its member axis, of length 1 where all members share it."""
     return x if x.ndim == 3 else x[None]
+
+
+def generators_of(seed: int, x: Float[Tensor, "_member batch n_0"], beta: float) -> list[torch.Generator]:
+    """Of the noise within one phase of a relaxation, one for each set of images: the same call has the same noise."""
+    named = [f"{seed} {beta!r} ".encode() + images.cpu().numpy().tobytes() for images in x]
+    seeds = [int.from_bytes(hashlib.blake2b(name, digest_size=7).digest()) for name in named]
+    return [torch.Generator().manual_seed(s) for s in seeds]
 
 
 def _product(

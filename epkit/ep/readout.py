@@ -39,7 +39,8 @@ class Readout(Protocol):
 
     What else it may have: `fit(members, units)`, which raises ValueError where its parameters are for other members or
     layers; `draws`, of random numbers for each voltage, as an axis before the phases' in all noise, (…, draws, 2,
-    batch, units); and `program`, what `elementwise` says, for the C++ engine.
+    batch, units); `program`, what `elementwise` says, for the C++ engine; and `at(images)`, the read-out after so many
+    images of training, whose `samples` are then its reads.
     """
 
     def noise(self, shape: tuple[int, ...], generator: torch.Generator | None) -> Tensor | None:
@@ -113,6 +114,11 @@ class GaussianReadout:
         if sigma.numel() not in (1, members):
             raise ValueError(f"sigma has {sigma.numel()} values for {members} members: one for all, or one for each")
         return sigma.expand(members)
+
+
+def at(readout: Any, images: int) -> Any:
+    """The read-out after so many images of training: the same one, unless it has a say in that."""
+    return readout.at(images) if callable(getattr(readout, "at", None)) else readout
 
 
 def draw(readout: Readout, shape: tuple[int, ...], generator: torch.Generator | None) -> Tensor | None:

@@ -23,7 +23,7 @@ from .engine import Block, Engine, Steps, choose
 from .learning import NUDGES, Estimator, Rule, check_phases, relaxed
 from .networks import Gradient, Network
 from .optimisers import Make, Optimiser
-from .readout import Readout, by_layer, draw
+from .readout import Readout, at, by_layer, draw
 from .schedule import Adaptive, Schedule
 
 UNITS = {"train_cost": "V2", "conductance": "S", "conductance_sd": "S", "response": "V"}
@@ -118,7 +118,7 @@ def train(
     if optimiser is not None:
         state.optimiser = state.optimiser or Optimiser(optimiser, net)
         rule = rule._replace(optimiser=state.optimiser)
-    name, take_steps = choose(engine, net, readout, rule.only_torch())
+    name, take_steps = choose(engine, net, at(readout, 0), rule.only_torch())
     seen = estimator if estimator in NUDGES else "centered"  # what a probe would show, though nothing is nudged
     look = partial(probe.layers, net, plan.x, plan.target, batch_size, beta, iterations, seen) if looks else None
     _advance(net, plan, rule, take_steps, look, state, progress or (lambda images: None))
@@ -176,14 +176,15 @@ def _advance(
     state: State, progress: Callable[[int], object],
 ) -> None:  # fmt: skip
     """Train from where `state` stands to the plan's end, bringing it up to date after each block of steps."""
+    follows = isinstance(rule.readout, Schedule) or at(rule.readout, 0) is not rule.readout
     while state.epoch < plan.epochs:
         of_epoch = rule._replace(rates=rule.rates * plan.decay**state.epoch)
         for block, end in _blocks(net, plan, rule.readout, state):
             images = plan.batch_size * (state.epoch * plan.records[-1] + end)
             risen = min(1.0, images / plan.warm_up) if plan.warm_up else 1.0
             now = of_epoch._replace(rates=of_epoch.rates * risen)
-            if isinstance(rule.readout, Schedule):
-                now = now._replace(readout=_followed(net, plan, block, now, rule.readout, state))
+            if follows:
+                now = now._replace(readout=_followed(net, plan, block, now, state))
             wrong, cost = take_steps(net, block, now)
             state.step, state.wrong, state.cost = end, state.wrong + wrong.cpu(), state.cost + cost.cpu()
             if end in plan.records:
@@ -194,23 +195,28 @@ def _advance(
                     values[f"{name}_error"], activity = probe.evaluate(net, x, y, rule.iterations)
                     values |= {"activity": activity} if name == "test" else {}
                 values |= look(now.readout, images) if look else {}
-                values |= {"reads": state.used / seen} if isinstance(rule.readout, Schedule) else {}
+                values |= {"reads": state.used / seen} if follows else {}
                 state.history.append(_record(values, state.epoch + (end / plan.records[-1] if look else 1)))
                 state.wrong, state.cost, state.used = 0, 0.0, 0.0
             progress(block.rows.shape[1] * plan.batch_size)
         state.epoch, state.step = state.epoch + 1, 0
 
 
-def _followed(net: Network, plan: Plan, block: Block, rule: Rule, readout: Schedule, state: State) -> Schedule:
+def _followed(net: Network, plan: Plan, block: Block, rule: Rule, state: State) -> Readout:
     """The read-out of a block of steps, N being that which the block begins with; its reads are counted in `state`."""
-    done, batch = state.epoch * plan.records[-1] + state.step, plan.batch_size * readout.samples
+    done, steps = state.epoch * plan.records[-1] + state.step, block.rows.shape[1]
+    readout: Any = at(rule.readout, plan.batch_size * done)
+    batch = plan.batch_size * readout.samples
+    if not isinstance(readout, Schedule):
+        state.used = state.used + torch.full((net.members,), float(batch * steps), dtype=torch.float64)
+        return readout
     reads = torch.as_tensor(state.averaged, dtype=torch.float64).expand(net.members)
     if isinstance(readout, Adaptive):
         if block.noise is not None and readout.measured_after(done, plan.batch_size):
             state.used = state.used + 2 * batch * reads
             reads = readout.more(reads, _read_twice(net, plan, block, rule, readout.reading(reads), state))
         state.averaged = reads
-    by_step = readout.reads_at([plan.batch_size * (done + k) for k in range(block.rows.shape[1])]).double()
+    by_step = readout.reads_at([plan.batch_size * (done + k) for k in range(steps)]).double()
     state.used = state.used + batch * reads * by_step.sum()
     return readout.reading(reads) if isinstance(readout, Adaptive) else readout
 
@@ -239,22 +245,25 @@ def _blocks(net: Network, plan: Plan, readout: Readout | None, state: State) -> 
     steps = plan.records[-1]
     # Steps a call: enough to pay for the call, few enough for their noise to stay small.
     length = max(16, 2**20 // (2 * plan.batch_size * units))
-    length = max(1, length // getattr(readout, "draws", 1))
+    length = max(1, length // getattr(at(readout, 0), "draws", 1))
     order = torch.stack([torch.randperm(len(plan.x), generator=_generator(s, epoch)) for s in streams])
     order = order[:, : steps * plan.batch_size].unflatten(1, (-1, plan.batch_size)).to(device)
-    begin, whole, number = state.step, None, -1
+    begin, whole, number, first = state.step, None, -1, 0
     while begin < steps:
-        if begin // length != number:
-            number = begin // length
-            whole = _noise(
-                readout, (length, 2, plan.batch_size, units), [_generator(s, epoch, number) for s in streams]
-            )
-        end = min((number + 1) * length, next(record for record in plan.records if record > begin))
-        if plan.warm_up or isinstance(readout, Adaptive):
+        reading = at(readout, plan.batch_size * (epoch * steps + begin))
+        end = min((begin // length + 1) * length, next(record for record in plan.records if record > begin))
+        if plan.warm_up or isinstance(readout, Adaptive) or reading is not readout:
             end = next((k for k in range(begin + 1, end) if _turns(plan, readout, epoch * steps + k)), end)
+        if reading is not readout:  # its draws are as many as its reads, which change: new ones for each block
+            generators, first = [_generator(s, epoch, begin, 2) for s in streams], begin
+            whole = _noise(reading, (end - begin, 2, plan.batch_size, units), generators)
+        elif begin // length != number:
+            number, first = begin // length, begin // length * length
+            generators = [_generator(s, epoch, number) for s in streams]
+            whole = _noise(readout, (length, 2, plan.batch_size, units), generators)
         noise = None
         if whole is not None:
-            noise = whole[:, begin - number * length : end - number * length].to(plan.x)
+            noise = whole[:, begin - first : end - first].to(plan.x)
             if isinstance(readout, Schedule):
                 seen = [plan.batch_size * (epoch * steps + k) for k in range(begin, end)]
                 noise = readout.shaped(noise, seen, net.sizes[1:])
@@ -265,6 +274,8 @@ def _blocks(net: Network, plan: Plan, readout: Readout | None, state: State) -> 
 def _turns(plan: Plan, readout: Readout | None, steps: int) -> bool:
     """Whether rates or reads change after so many steps."""
     measured = isinstance(readout, Adaptive) and readout.measured_after(steps, plan.batch_size)
+    if (now := at(readout, plan.batch_size * steps)) is not readout:
+        measured = now.samples != at(readout, plan.batch_size * (steps - 1)).samples
     return measured or (steps - 1) * plan.batch_size < plan.warm_up
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -11,7 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ..ep import checks
-from ..ep.networks import Biases, Images, Network, States, Targets, Weights, batch_of
+from ..ep.networks import Biases, Images, Network, States, Targets, Weights, batch_of, generators_of
 
 
 class DeepHopfieldNetwork(Network):
@@ -83,7 +82,7 @@ class DeepHopfieldNetwork(Network):
         x, last = batch_of(x), len(self.biases) - 1
         drive = (self.input_gain * x) @ self.weights[0]
         s = list(start or [x.new_zeros(self.members, x.shape[1], n) for n in self.sizes[1:]])
-        drawn = self._generators(x, beta) if noisy else []
+        drawn = generators_of(self.noise_seed, x, beta) if noisy else []
         for _ in range(iterations):
             noise = [torch.randn(x.shape[1], sum(self.sizes[1:]), generator=g) for g in drawn]
             added = (self.noise * torch.stack(noise).to(x)).split(self.sizes[1:], -1) if noisy else None
@@ -108,9 +107,3 @@ class DeepHopfieldNetwork(Network):
     def has_minimum(self, beta: float) -> Bool[Tensor, " member"]:
         """All members, or none: beyond beta = -1 the outputs' energy is no longer convex."""
         return super().has_minimum(beta) & (beta > -1)
-
-    def _generators(self, x: Float[Tensor, "_member batch n_0"], beta: float) -> list[torch.Generator]:
-        """Of the noise of one phase, one for each set of images."""
-        named = [f"{self.noise_seed} {beta!r} ".encode() + images.cpu().numpy().tobytes() for images in x]
-        seeds = [int.from_bytes(hashlib.blake2b(name, digest_size=7).digest()) for name in named]
-        return [torch.Generator().manual_seed(seed) for seed in seeds]

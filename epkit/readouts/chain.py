@@ -6,7 +6,7 @@ and `read`) stands in a chain as ours do.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Any, ClassVar
@@ -86,13 +86,15 @@ class Chain:
 
         Chain((Noise(5e-5), Converter(bits=13, span=(0, 1))), samples=4)
         (Noise(5e-5) | Converter(bits=13, span=(0, 1))).averaged(4)
+        (Noise(5e-5) | Converter(bits=13, span=(0, 1))).averaged(lambda images: 1 if images < 20_000 else 16)
 
     The noise of the mean is drawn directly where that is exact: nothing but linear parts after the first random one.
     Else N reads are drawn and averaged, for a converter rounds each by itself.
 
     Args:
         parts: read-outs, in the order in which the voltage passes them; chains are unpacked, None is left out.
-        samples: reads N of each phase that are averaged.
+        samples: reads N of each phase that are averaged, or a function that gives N after so many images of training,
+            such as those of `epkit.ep.schedule` but for infinitely many; rounded down.
         averaging: "shortcut", which is that, or "explicit": N reads always.
 
     Attributes:
@@ -100,30 +102,41 @@ class Chain:
         draws: random numbers that a unit and phase takes.
 
     Raises:
-        ValueError: for a part that is no read-out, samples < 1, another averaging, one chain of averages in another.
+        ValueError: for a part that is no read-out, samples < 1, also while training, another averaging, one chain of
+            averages in another.
     """
 
     parts: tuple[Any, ...]
-    samples: int = 1
+    samples: int | Callable[[int], float] = 1
     averaging: Averaging = "shortcut"
 
     def __post_init__(self) -> None:
         given = self.parts if isinstance(self.parts, Sequence) and not isinstance(self.parts, str) else (self.parts,)
         flat: list[Any] = []
         for part in (p for p in given if p is not None):
-            if isinstance(part, Chain) and part.samples > 1:
+            if isinstance(part, Chain) and part.samples != 1:
                 raise ValueError(f"parts = {shown(str(part))}: a mean must be the last thing, of the whole chain")
             flat += part.parts if isinstance(part, Chain) else [part]
         for k, part in enumerate(flat):
             if isinstance(part, Schedule):
-                raise ValueError(f"parts[{k}] = {shown(part)}: a schedule reads Gaussian noise alone, and is no part")
+                raise ValueError(
+                    f"parts[{k}] = {shown(part)}: is of Gaussian noise alone; `samples` may follow training"
+                )
             if isinstance(part, type) or not isinstance(part, Readout):
                 raise ValueError(f"parts[{k}] = {shown(part)}: must be a read-out, with the methods noise and read")
             if not isinstance(part, Part) and hasattr(part, "draws"):
                 raise ValueError(f"parts[{k}] = {shown(part)}: a read-out with an axis of draws can't be a part")
         object.__setattr__(self, "parts", tuple(flat))
-        checks.count("samples", self.samples)
+        if not callable(self.samples):
+            checks.count("samples", self.samples)
         checks.choice("averaging", self.averaging, ("shortcut", "explicit"))
+
+    def at(self, images: int) -> Chain:
+        """The read-out after so many images of training."""
+        if not callable(self.samples):
+            return self
+        reads = checks.number(f"samples({images})", self.samples(images), least=1.0)
+        return self.averaged(int(reads))
 
     @property
     def reads(self) -> int:
@@ -138,7 +151,7 @@ class Chain:
     def draws(self) -> int:
         return max(1, self.reads * sum(not isinstance(p, Part) or p.random for p in self.parts))
 
-    def averaged(self, samples: int) -> Chain:
+    def averaged(self, samples: int | Callable[[int], float]) -> Chain:
         return replace(self, samples=samples)
 
     def noise(self, shape: tuple[int, ...], generator: Generator = None) -> Tensor | None:
@@ -187,7 +200,8 @@ class Chain:
         return Chain((self, other))
 
     def __str__(self) -> str:
-        mean = f"mean of {self.samples} reads" if self.samples > 1 else ""
+        many = "as many reads as training asks for" if callable(self.samples) else f"{self.samples} reads"
+        mean = f"mean of {many}" if self.samples != 1 else ""
         return " | ".join([*map(str, self.parts), *filter(None, [mean])]) or "exact"
 
 
@@ -210,7 +224,7 @@ class Differential(Part):
     def __post_init__(self) -> None:
         for name in ("difference", "mean"):
             given = getattr(self, name)
-            averaged = isinstance(given, Chain) and given.samples > 1
+            averaged = isinstance(given, Chain) and given.samples != 1
             for part in given.parts if isinstance(given, Chain) else () if given is None else (given,):
                 if averaged or not isinstance(part, Part) or part.random or isinstance(part, Differential):
                     what = "must be of parts without noise or a mean, which stand before and after it"
