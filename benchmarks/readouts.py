@@ -3,7 +3,7 @@
     PYTHONPATH=. python benchmarks/readouts.py [--docs]
 
 The contestants take turns, and each turn is compared with the Gaussian one of the same turn, in processor time of one
-thread, which what else runs changes least. `--docs` puts the table into docs/readouts.md.
+thread, which what else runs changes least. They are kept in a store; `--docs` puts its table into docs/readouts.md.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import click
 import numpy as np
 import speed
 import torch
+import xarray as xr
 
 import epkit
 from epkit.files import CHECKOUT, renewed
@@ -34,6 +35,7 @@ from epkit.readouts import (
     Noise,
     RelativeNoise,
 )
+from epkit.sweep import store
 
 MARKS = "<!-- speed: written by benchmarks/readouts.py -->", "<!-- end of speed -->"
 PAGE = CHECKOUT / "docs" / "readouts.md"
@@ -82,17 +84,26 @@ def rates(work: speed.Work, readouts: dict[str, Any]) -> np.ndarray[Any, Any]:
     return work.members * len(x) / seconds
 
 
-def table() -> str:
-    """Markdown: the Gaussian's rate, then each kind's ratio to it in the same turn, in the median of the turns."""
+def measured() -> xr.Dataset:
+    """Training samples of all members a second, over (work, turn, readout)."""
     torch.set_num_threads(1)
     works = [w for w in speed.SPEED if w.sizes in ((784, 100, 10), (784, 128, 128, 128, 10))]
     with tempfile.TemporaryDirectory() as folder:
         readouts = contestants(Path(folder) / "reads.csv")
         found = [rates(work, readouts) for work in works]
-    ratios = [np.median(rate / rate[:, :1], 0) for rate in found]
-    rows = [[name, *(f"{ratio[k]:.2f}" for ratio in ratios)] for k, name in enumerate(readouts)]
-    of_gaussian = ", ".join(f"{np.median(rate[:, 0]):,.0f}" for rate in found)
-    shown = markdown(["read-out", *(work.name + f", {work.members} together" for work in works)], rows, "lrrr")
+    names = [f"{work.name}, {work.members} together" for work in works]
+    rate = ("work", "turn", "readout"), found, {"units": "1/s", "long_name": "training samples times members"}
+    attributes = store.provenance("Speed of each kind of read-out", {"turns": TURNS}, {})
+    return xr.Dataset({"rate": rate}, {"work": names, "readout": list(readouts)}, attributes)
+
+
+def table(ds: xr.Dataset) -> str:
+    """Markdown: each kind's ratio to the Gaussian one in the same turn, and the Gaussian's rate; medians of turns."""
+    gaussian = ds.rate.sel(readout="Gaussian")
+    ratios = (ds.rate / gaussian).median("turn").transpose("readout", "work")
+    rows = [[name, *(f"{x:.2f}" for x in row)] for name, row in zip(ds.readout.values, ratios.values, strict=True)]
+    of_gaussian = ", ".join(f"{x:,.0f}" for x in gaussian.median("turn").values)
+    shown = markdown(["read-out", *ds.work.values], rows, "lrrr")
     notes = f"Medians of {TURNS} turns, processor time of one thread. The Gaussian's own: {of_gaussian} samples/s."
     return f"{shown}\n{notes}\n"
 
@@ -100,10 +111,11 @@ def table() -> str:
 @click.command(help=__doc__)
 @click.option("--docs", is_flag=True, help=f"Renew the table in {PAGE.relative_to(CHECKOUT)}.")
 def main(docs: bool) -> None:
-    text = table()
-    click.echo(text)
+    ds = measured()
+    store.write(ds, store.results("bench") / "readouts.nc")
+    click.echo(table(ds))
     if docs:
-        PAGE.write_text(renewed(PAGE, MARKS, text), encoding="utf-8")
+        PAGE.write_text(renewed(PAGE, MARKS, table(ds)), encoding="utf-8")
 
 
 if __name__ == "__main__":

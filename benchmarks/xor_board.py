@@ -1,6 +1,6 @@
 """Does a board of digital potentiometers, BAT42 diodes and a 16-bit converter learn XOR, and with how many reads?
 
-Each arm trains some seeds on a board that ngspice simulates. It writes the table of docs/circuit.md.
+Each arm trains some seeds on a board that ngspice simulates. It writes a store, and the table of docs/circuit.md.
 """
 
 from __future__ import annotations
@@ -11,12 +11,14 @@ from typing import NamedTuple
 import click
 import numpy as np
 import torch
+import xarray as xr
 
 import epkit
 from epkit.circuit.ngspice import SpiceCircuit
 from epkit.circuit.simulated import Board
 from epkit.files import CHECKOUT, renewed
 from epkit.messages import markdown
+from epkit.sweep import store
 
 # XOR with a third input that is constant; each is there as v and as -v, so a hidden unit has six conductances to them.
 X = torch.tensor([[-1.0, -1.0, 1.0], [-1.0, 1.0, 1.0], [1.0, -1.0, 1.0], [1.0, 1.0, 1.0]])
@@ -58,16 +60,44 @@ def learned(circuit: SpiceCircuit, arm: Arm, seed: int, epochs: int) -> int | No
     return None if wrong[-1] else int(wrong.nonzero()[0].max(initial=-1)) + 1
 
 
-def row(arm: Arm, seeds: int, epochs: int) -> list[object]:
-    """The line of an arm."""
-    with SpiceCircuit((3, arm.hidden, 2), "BAT42") as circuit:
-        counts = [learned(circuit, arm, seed, epochs) for seed in range(seeds)]
-        least = Board(circuit).limits[0] / arm.siemens
-    done = [count for count in counts if count is not None]
-    parts = [f"{arm.noise * 1e6:g} µV"] * (arm.noise > 0) + [f"steps of {arm.lsb * 1e6:g} µV"] * (arm.lsb > 0)
-    median = f"{np.median(done):.0f}" if done else "—"
-    share = f"{len(done)} of {len(counts)}"
-    return [8 * arm.hidden, " and ".join(parts) or "no error", arm.reads, f"{least:.2g}", share, median]
+def measured(seeds: int, epochs: int) -> xr.Dataset:
+    """All arms over (arm, seed): `epochs` after which a seed has learned, NaN if it doesn't, and what the arms are."""
+    found, least = np.full((len(ARMS), seeds), np.nan), []
+    for k, arm in enumerate(ARMS):
+        with SpiceCircuit((3, arm.hidden, 2), "BAT42") as circuit:
+            found[k] = [
+                np.nan if (count := learned(circuit, arm, seed, epochs)) is None else count for seed in range(seeds)
+            ]
+            least.append(Board(circuit).limits[0] / arm.siemens)
+        click.echo(f"{arm}: {np.isfinite(found[k]).sum()} of {seeds}", err=True)
+    columns = {name: ("arm", list(values)) for name, values in zip(Arm._fields, zip(*ARMS, strict=True), strict=True)}
+    data = {"epochs": (("arm", "seed"), found, {"long_name": "after which all inputs are classified rightly"})}
+    settings = {"seeds": seeds, "epochs": epochs, "arms": ARMS, "volts": VOLTS, "gain": GAIN}
+    attributes = store.provenance("XOR on a board of digital potentiometers", settings, {})
+    return xr.Dataset(data | columns | {"least": ("arm", least)}, attrs=attributes)
+
+
+def table(ds: xr.Dataset) -> str:
+    """Markdown: a line an arm."""
+    rows = []
+    for arm in (ds.isel(arm=k) for k in range(ds.sizes["arm"])):
+        noise, lsb = 1e6 * arm.noise.item(), 1e6 * arm.lsb.item()
+        parts = [f"{noise:g} µV"] * (noise > 0) + [f"steps of {lsb:g} µV"] * (lsb > 0)
+        done = arm.epochs.values[np.isfinite(arm.epochs.values)]
+        median = f"{np.median(done):.0f}" if len(done) else "—"
+        share = f"{len(done)} of {arm.sizes['seed']}"
+        rows.append(
+            [
+                8 * arm.hidden.item(),
+                " and ".join(parts) or "no error",
+                arm.reads.item(),
+                f"{arm.least.item():.2g}",
+                share,
+                median,
+            ]
+        )
+    columns = ("conductances", "a read has", "reads averaged", "least weight", "seeds that learn", "epochs, median")
+    return markdown(columns, rows, "rlrrrr")
 
 
 @click.command(help=__doc__)
@@ -77,15 +107,11 @@ def row(arm: Arm, seeds: int, epochs: int) -> list[object]:
 def main(seeds: int, epochs: int, docs: bool) -> None:
     warnings.filterwarnings("ignore", "the C.. engine knows no CircuitNetwork")
     torch.set_num_threads(1)
-    rows = []
-    for arm in ARMS:
-        rows.append(row(arm, seeds, epochs))
-        click.echo(rows[-1], err=True)
-    columns = ("conductances", "a read has", "reads averaged", "least weight", "seeds that learn", "epochs, median")
-    table = markdown(columns, rows, "rlrrrr")
-    click.echo(table)
+    ds = measured(seeds, epochs)
+    store.write(ds, store.results("bench") / "xor_board.nc")
+    click.echo(table(ds))
     if docs:
-        PAGE.write_text(renewed(PAGE, MARKS, table), encoding="utf-8")
+        PAGE.write_text(renewed(PAGE, MARKS, table(ds)), encoding="utf-8")
 
 
 if __name__ == "__main__":

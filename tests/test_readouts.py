@@ -360,13 +360,13 @@ def rising(images):
 def test_the_reads_of_a_chain_may_follow_training(name):
     """N is counted by hand; a chain without noise doesn't care; training that was interrupted ends as it would have."""
 
-    def trained(samples, *parts, noise=1e-2):
+    def trained(samples, *parts, noise=1e-2, engine=name):
         net, x, y = problem()
         readout, state = Chain((Noise(noise), Converter(lsb=1e-3)), samples), epkit.State()
         for epochs in parts or (2,):
             history = epkit.train(
                 net, x, y, epochs=epochs, batch_size=4, beta=0.1, iterations=3, learning_rates=(0.01,) * 3,
-                readout=readout, engine=name, looks=2, seed=(0, 1), state=state,
+                readout=readout, engine=engine, looks=2, seed=(0, 1), state=state,
             )  # fmt: skip
         return torch.cat([w.flatten() for w in net.weights]), history
 
@@ -378,11 +378,7 @@ def test_the_reads_of_a_chain_may_follow_training(name):
     exact = trained(1, noise=0.0)[0]
     one, four, many = (float((trained(n)[0] - exact).norm()) for n in (lambda n: 1, 4, lambda n: 64))
     assert many < 0.5 * four < 0.5 * one
-    if name == "native":
-        net, x, y = problem()
-        epkit.train(net, x, y, epochs=2, batch_size=4, beta=0.1, iterations=3, learning_rates=(0.01,) * 3,
-                    readout=Chain((Noise(1e-2), Converter(lsb=1e-3)), rising), engine="eager", seed=(0, 1), looks=2)  # fmt: skip
-        torch.testing.assert_close(torch.cat([w.flatten() for w in net.weights]), whole, rtol=0, atol=1e-11)
+    torch.testing.assert_close(trained(rising, engine="eager")[0], whole, rtol=0, atol=1e-11)
 
 
 def test_a_gradient_reads_as_a_chain_does_at_the_beginning():
@@ -453,6 +449,23 @@ def test_a_sweep_takes_a_function_that_makes_read_outs(tmp_path):
     fine, coarse = (epkit.run(sweep, tmp_path / f"{bits}.nc", readout=board(bits)) for bits in (16, 4))
     assert not set(fine["run"].values.flat) & set(coarse["run"].values.flat)
     assert not np.array_equal(fine.conductance, coarse.conductance)
+
+
+@pytest.mark.filterwarnings("ignore:the C.. engine")
+def test_a_sweep_may_draw_a_circuit_for_each_seed_of_training(tmp_path):
+    def one(sigma, samples, averaging):
+        return Chain((Mismatch(offset=0.05), Noise(sigma)), samples, averaging)
+
+    def each(sigma, samples, averaging, seed):
+        return Chain((Mismatch(offset=0.05, seed=seed), Noise(sigma)), samples, averaging)
+
+    sweep = {
+        "dataset": ["digits"], "sigma": [0.01], "learning_rate": [0.05], "seeds": 2, "hidden": [16], "input_gain": 60.0,
+        "beta": 0.1, "iterations": 3, "epochs": 1, "train_images": 80, "test_images": 40,
+    }  # fmt: skip
+    same, own = (epkit.run(sweep, tmp_path / f"{f.__name__}.nc", readout=f).conductance for f in (one, each))
+    np.testing.assert_array_equal(own.sel(seed=0), same.sel(seed=0))
+    assert not np.array_equal(own.sel(seed=1), same.sel(seed=1))
 
 
 # --- refusals, names

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,7 @@ from epkit import data
 from epkit.ep import engine
 from epkit.ep.learning import phases
 from epkit.ep.networks import Network
+from epkit.files import CHECKOUT
 from epkit.sweep import store
 
 SWEEP = {
@@ -101,6 +103,17 @@ def test_a_read_out_of_ones_own_goes_through_gradient(digits):
     for a, b, c in zip(exact.weights, none.weights, noisy.weights, strict=True):
         assert torch.equal(a, b)
         assert not torch.allclose(a, c)
+
+
+def test_the_read_out_of_the_design_s_page_goes_through_gradient(digits):
+    page, names = (CHECKOUT / "docs" / "design.md").read_text(encoding="utf-8"), {"torch": torch}
+    exec(re.findall(r"```python\n(.*?)```", page, re.DOTALL)[0], names)
+    net = epkit.DeepResistiveNetwork((64, 16, 10), input_gain=60.0, members=2)
+    batch = digits.x_train[:8], one_hot(digits.y_train[:8], 10).float()
+    readout = names["RelativeReadout"](torch.tensor([0.0, 0.1]))
+    exact, noisy = (epkit.gradient(net, *batch, beta=0.1, iterations=5, readout=r).weights[0] for r in (None, readout))
+    assert torch.equal(noisy[0], exact[0])
+    assert not torch.allclose(noisy[1], exact[1])
 
 
 def test_a_read_out_of_ones_own_trains_with_one_message_that_it_is_eager(digits):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import signal
 import threading
 import time
@@ -24,7 +25,7 @@ from ..ep.learning import phases
 from ..ep.networks import DeepResistiveNetwork, PhaseStates
 from ..ep.prediction import CONSTANT, predict_critical_limit, signals_before_training
 from ..ep.probe import one_thread, relative_rates
-from ..ep.readout import Averaging, GaussianReadout, Readout
+from ..ep.readout import GaussianReadout, Readout
 from ..ep.schedule import RULES, Adaptive, Schedule
 from ..ep.training import State, train
 from ..ep.variants import VARIANTS
@@ -179,7 +180,7 @@ def trained(
             net,
             *images.train,
             learning_rates=[rate * torch.tensor([p.learning_rate for p in group]) for rate in rates],
-            readout=_readout(sweep, physics, torch.tensor([p.sigma for p in group]), first.samples, first.averaging),
+            readout=_readout(sweep, physics, torch.tensor([p.sigma for p in group]), first),
             seed=_stream(sweep, first.seed),
             test=images.test,
             validation=images.validation,
@@ -192,12 +193,17 @@ def trained(
     return history.assign(wall_time=("member", wall_time)).assign_attrs(maker=store.maker(history.attrs["engine"]))
 
 
-def _readout(sweep: Sweep, physics: Physics, sigma: Tensor, samples: int, averaging: Averaging) -> Readout | None:
-    """The read-out of a group, which follows training as the sweep says; none where nothing is read."""
+def _readout(sweep: Sweep, physics: Physics, sigma: Tensor, first: Point) -> Readout | None:
+    """The read-out of a group, which follows training as the sweep says; none where nothing is read.
+
+    A function that takes a `seed` is told that of training, for a circuit of its own.
+    """
+    samples, averaging = first.samples, first.averaging
     if sweep.estimator == "backpropagation":
         return None
     if (following := sweep.schedule) is None:
-        return physics.readout(sigma, samples, averaging)
+        own = {"seed": first.seed} if "seed" in inspect.signature(physics.readout).parameters else {}
+        return physics.readout(sigma, samples, averaging, **own)
     options = following.model_dump(include={"layers", "updates"}) | {"samples": samples, "averaging": averaging}
     rule, images = following.rule, following.images
     if rule is None or images is None:

@@ -78,7 +78,8 @@ def run(
             network (hopfield, convolutional), relaxation_noise, nudged_iterations, cold.
         path: the netCDF store; what isn't merged yet lies beside it in `<name>.parts/`.
         network, readout: what makes what is trained and how it is read: called as DeepResistiveNetwork, and with
-            (sigma of each member, samples, averaging). Others than epkit's own enter a run's hash with their source.
+            (sigma of each member, samples, averaging), and its seed if it takes one. Others than epkit's own enter a
+            run's hash with their source.
         replace: set another experiment's store at this path aside (`.old`) instead of refusing.
         device: where torch computes. scheduler: address of a Dask cluster's, such as "tcp://127.0.0.1:8786"; None
             trains on the cores of this machine, as many groups at once as have work for all of them.
