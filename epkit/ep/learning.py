@@ -18,7 +18,7 @@ from ..messages import shown
 from . import checks
 from .networks import Gradient, Images, Network, Nudges, PhaseStates, Rates, States, Targets
 from .optimisers import Optimiser
-from .readout import Readout, at, by_layer
+from .readout import Readout, by_layer
 from .schedule import drawn, estimated
 
 # Of the gradient: which nudged phases it compares; or none, the baseline that differentiates the free phase.
@@ -98,7 +98,6 @@ def gradient(
     read, width = states, beta * (NUDGES[estimator][0] - NUDGES[estimator][1])
     if readout is not None:
         checks.readout(readout, net)
-        readout = at(readout, 0)
         shape = 2, states[0].shape[2], sum(net.sizes[1:])
         noise = drawn(readout, shape, generator, net.sizes[1:], images=0)
         read = readout.read(states, by_layer(None if noise is None else noise.to(states[0]), states))

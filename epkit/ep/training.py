@@ -118,7 +118,7 @@ def train(
     if optimiser is not None:
         state.optimiser = state.optimiser or Optimiser(optimiser, net)
         rule = rule._replace(optimiser=state.optimiser)
-    name, take_steps = choose(engine, net, at(readout, 0), rule.only_torch())
+    name, take_steps = choose(engine, net, readout, rule.only_torch())
     seen = estimator if estimator in NUDGES else "centered"  # what a probe would show, though nothing is nudged
     look = partial(probe.layers, net, plan.x, plan.target, batch_size, beta, iterations, seen) if looks else None
     _advance(net, plan, rule, take_steps, look, state, progress or (lambda images: None))
@@ -245,7 +245,7 @@ def _blocks(net: Network, plan: Plan, readout: Readout | None, state: State) -> 
     steps = plan.records[-1]
     # Steps a call: enough to pay for the call, few enough for their noise to stay small.
     length = max(16, 2**20 // (2 * plan.batch_size * units))
-    length = max(1, length // getattr(at(readout, 0), "draws", 1))
+    length = max(1, length // getattr(readout, "draws", 1))
     order = torch.stack([torch.randperm(len(plan.x), generator=_generator(s, epoch)) for s in streams])
     order = order[:, : steps * plan.batch_size].unflatten(1, (-1, plan.batch_size)).to(device)
     begin, whole, number, first = state.step, None, -1, 0

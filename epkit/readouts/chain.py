@@ -131,21 +131,24 @@ class Chain:
             checks.count("samples", self.samples)
         checks.choice("averaging", self.averaging, ("shortcut", "explicit"))
 
-    def at(self, images: int) -> Chain:
-        """The read-out after so many images of training."""
+    def count(self, images: int = 0) -> int:
+        """N after so many images of training."""
         if not callable(self.samples):
-            return self
-        reads = checks.number(f"samples({images})", self.samples(images), least=1.0)
-        return self.averaged(int(reads))
+            return self.samples
+        return int(checks.number(f"samples({images})", self.samples(images), least=1.0))
+
+    def at(self, images: int) -> Chain:
+        """The read-out after so many images of training; until asked, one is that of the beginning."""
+        return self.averaged(self.count(images)) if callable(self.samples) else self
 
     @property
     def reads(self) -> int:
         noisy = self.averaging == "explicit"
         for part in self.parts:
             if not isinstance(part, Part) or (noisy and not part.linear):
-                return self.samples
+                return self.count()
             noisy |= part.random
-        return self.samples if self.averaging == "explicit" else 1
+        return self.count() if self.averaging == "explicit" else 1
 
     @property
     def draws(self) -> int:
@@ -162,7 +165,7 @@ class Chain:
                 each = (part.noise(shape, generator) for _ in range(reads))
                 parts.append(torch.stack([torch.zeros(shape) if xi is None else xi for xi in each], -4))
             elif part.random:
-                parts.append(part.drawn(shape, generator, self.samples, reads))
+                parts.append(part.drawn(shape, generator, self.count(), reads))
         return torch.cat(parts, -4) if parts else None
 
     def read(self, states: PhaseStates, noise: Sequence[Tensor] | None) -> PhaseStates:
