@@ -24,7 +24,7 @@ from ..ep.learning import phases
 from ..ep.networks import DeepResistiveNetwork, PhaseStates
 from ..ep.prediction import CONSTANT, predict_critical_limit, signals_before_training
 from ..ep.probe import one_thread, relative_rates
-from ..ep.readout import Averaging, GaussianReadout, Readout
+from ..ep.readout import GaussianReadout, Readout
 from ..ep.schedule import RULES, Adaptive, Schedule
 from ..ep.training import State, train
 from ..ep.variants import VARIANTS
@@ -32,6 +32,7 @@ from ..files import StoreError
 from ..messages import ParameterError, short
 from ..networks.convolutional import ConvolutionalResistiveNetwork
 from ..networks.hopfield import DeepHopfieldNetwork
+from ..readouts import Chain, of_kind, preset
 from . import store
 from .identity import identity
 from .parameters import Network, Point, Sweep, layer_sizes
@@ -179,7 +180,7 @@ def trained(
             net,
             *images.train,
             learning_rates=[rate * torch.tensor([p.learning_rate for p in group]) for rate in rates],
-            readout=_readout(sweep, physics, torch.tensor([p.sigma for p in group]), first.samples, first.averaging),
+            readout=_readout(sweep, physics, group),
             seed=_stream(sweep, first.seed),
             test=images.test,
             validation=images.validation,
@@ -192,10 +193,16 @@ def trained(
     return history.assign(wall_time=("member", wall_time)).assign_attrs(maker=store.maker(history.attrs["engine"]))
 
 
-def _readout(sweep: Sweep, physics: Physics, sigma: Tensor, samples: int, averaging: Averaging) -> Readout | None:
+def _readout(sweep: Sweep, physics: Physics, group: Sequence[Point]) -> Readout | None:
     """The read-out of a group, which follows training as the sweep says; none where nothing is read."""
+    sigma, (_, _, averaging, samples, _, seed) = torch.tensor([p.sigma for p in group]), group[0]
     if sweep.estimator == "backpropagation":
         return None
+    if (reading := sweep.readout) is not None and reading.preset:
+        return Chain((preset(reading.preset, reading.full_scale),), samples, averaging)
+    if reading is not None:
+        options = reading.model_dump(exclude_none=True) | {"samples": samples, "averaging": averaging, "circuit": seed}
+        return of_kind(sigma=sigma[0] if reading.kind == "converter" else sigma, **options)
     if (following := sweep.schedule) is None:
         return physics.readout(sigma, samples, averaging)
     options = following.model_dump(include={"layers", "updates"}) | {"samples": samples, "averaging": averaging}

@@ -144,7 +144,7 @@ def _computed(sweep: Sweep, physics: Physics, path: Path, device: str, scheduler
     with ensemble.nudge_too_strong():
         rates = {name: ensemble.layer_rates(sweep, name, device, physics.network) for name in sweep.dataset}
     parts.mkdir(parents=True, exist_ok=True)
-    groups = grid.groups([p for p in ids if ids[p] not in finished], ids)
+    groups = grid.groups(sweep, [p for p in ids if ids[p] not in finished], ids)
     tasks = {n: ensemble.Task(sweep, g, rates[g[0].dataset], physics, device) for n, g in groups.items()}
     waiting, failed = dict(tasks), dict[str, Exception]()
     images = sum(task.images for task in tasks.values())
