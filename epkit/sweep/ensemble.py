@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from .. import data as datasets
-from ..ep.learning import phases
+from ..ep.learning import NUDGES, phases
 from ..ep.networks import DeepResistiveNetwork, PhaseStates
 from ..ep.prediction import CONSTANT, predict_critical_limit, signals_before_training
 from ..ep.probe import one_thread, relative_rates
@@ -32,7 +32,7 @@ from ..files import StoreError
 from ..messages import ParameterError, short
 from ..networks.convolutional import ConvolutionalResistiveNetwork
 from ..networks.hopfield import DeepHopfieldNetwork
-from ..readouts import Chain, of_kind, preset
+from ..readouts import Chain, Mismatch, of_kind, preset
 from . import store
 from .identity import identity
 from .parameters import Network, Point, Sweep, layer_sizes
@@ -259,26 +259,59 @@ def _keeping(
 
 
 def untrained(sweep: Sweep, images: int) -> xr.Dataset:
-    """Rms voltages of a sweep's networks before training, free and moved by the nudge, over (seed, layer)."""
+    """What `UNTRAINED` names of a sweep's networks before training, over (seed, layer)."""
     name = sweep.dataset[0]
     x, y = (values[:images] for values in data(sweep, name).train)
-    sizes, rms = layer_sizes(sweep, name), []
+    sizes, passes = layer_sizes(sweep, name), []
     with one_thread(), nudge_too_strong():
         for seed in sweep.seed_numbers:  # one at a time, for wide ones take much memory
             net = DeepResistiveNetwork(sizes, input_gain=sweep.input_gain, seed=seed, dtype=getattr(torch, sweep.dtype))
             inputs, target = x.to(net.biases[0]), one_hot(y, sizes[-1]).to(net.biases[0])
             states = phases(net, inputs, target, **sweep.model_dump(include={"beta", "iterations", "estimator"}))
             voltages = net.relax(inputs, sweep.iterations), [v[:, 0] - v[:, 1] for v in states]
-            rms.append([[float(v.double().square().mean().sqrt()) for v in layers] for layers in voltages])
-    voltage, response = np.array(rms).transpose(1, 0, 2)
-    dims, free, moved = ("seed", "layer"), "rms voltage of the free state", "rms of what the nudge moves"
+            rms = [[_rms(v) for v in layers] for layers in voltages]
+            most = [[float(v.abs().max()) for v in layers] for layers in voltages]
+            passes.append([*rms, *most, *_offsets(sweep, net, inputs, states)])
+    columns = zip(UNTRAINED.items(), np.array(passes).transpose(1, 0, 2), strict=True)
     return xr.Dataset(
-        {
-            "voltage": (dims, voltage, {"units": "V", "long_name": free}),
-            "response": (dims, response, {"units": "V", "long_name": f"{moved}, upper phase minus lower"}),
-        },
+        {key: (("seed", "layer"), values, {"units": u, "long_name": text}) for (key, (u, text)), values in columns},
         {"seed": sweep.seed_numbers, "layer": np.arange(1, len(sizes))},
     )
+
+
+UNTRAINED = {
+    "voltage": ("V", "rms voltage of the free state"),
+    "response": ("V", "rms of what the nudge moves, upper phase minus lower"),
+    "largest_voltage": ("V", "largest voltage of the free state"),
+    "largest_response": ("V", "most that the nudge moves a unit"),
+    "offset_limit": ("V", "offset whose error is as large as the gradient of the layer of conductances"),
+    "expected_offset_limit": ("V", "the same by formula"),
+}
+
+
+def _offsets(
+    sweep: Sweep, net: DeepResistiveNetwork, x: Tensor, states: PhaseStates
+) -> tuple[list[float], list[float]]:
+    """The offset (V) of every unit's reads that errs by as much as the gradient over all images, layer by layer.
+
+    As computed with offsets of 1 V; and as sd(d_i - d_j) rms(r_i - r_j)/width over the conductances, with r the mean
+    response: of (D + d)^2 the d^2 cancels in the difference of the phases, 2 D d does not.
+    """
+    width = sweep.beta * (NUDGES[sweep.estimator][0] - NUDGES[sweep.estimator][1])
+    exact = net.contrast(x, states, width).weights
+    off = net.contrast(x, Mismatch(offset=1.0).read(states, None), width).weights
+    moved = [torch.zeros(2 * x.shape[1]).to(x), *((v[0, 0] - v[0, 1]).mean(0) for v in states)]
+    expected = [
+        (1 if not layer else 2) ** 0.5 * _rms(a[:, None] - b) / width for layer, (a, b) in enumerate(pairwise(moved))
+    ]
+    return (
+        [_rms(g) / _rms(o - g) for g, o in zip(exact, off, strict=True)],
+        [_rms(g) / e for g, e in zip(exact, expected, strict=True)],
+    )
+
+
+def _rms(values: Tensor) -> float:
+    return float(values.double().square().mean().sqrt())
 
 
 def predicted(sweep: Sweep, images: int) -> xr.Dataset:

@@ -321,7 +321,9 @@ def untrained(networks: Mapping[str, Sweep | Mapping[str, object]], path: str | 
 
     Returns:
         Dataset over (network, seed, layer), NaN where a network has no such seed or layer: `voltage` (V), rms of the
-        free state; `response` (V), rms of the upper nudged phase minus the lower.
+        free state; `response` (V), rms of the upper nudged phase minus the lower; `largest_voltage` and
+        `largest_response` (V) of a unit; `offset_limit` (V), the offset of the reads that errs by as much as the
+        gradient of the layer of conductances, and by formula `expected_offset_limit`.
     """
     return _before_training(networks, path, ensemble.untrained, IMAGES, "Networks before training")
 
