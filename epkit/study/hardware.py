@@ -62,7 +62,7 @@ def kind_errors(stores: Stores, rate: float) -> Errors:
 
 def limits(error: xr.DataArray) -> xr.DataArray:
     """The limit (V) of each seed, half way to chance, over (samples, seed)."""
-    return critical_limit(error, error.chance).limit
+    return critical_limit(error, error.chance).limit.drop_vars("chance")
 
 
 def layer_errors(stores: Stores) -> dict[int, xr.DataArray]:

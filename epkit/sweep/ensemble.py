@@ -43,7 +43,7 @@ KEEP_EVERY = 45.0
 COUNTED = ("wrong", "cost", "averaged", "used")
 # Fields of a sweep that `train` takes by the same names.
 TRAINING = {"epochs", "batch_size", "beta", "iterations", "decay", "bias_rate", "estimator", "looks", "warm_up"}
-TRAINING |= {"nudged_iterations"}
+TRAINING |= {"nudged_iterations", "optimiser"}
 # Networks that parameters may name; the others are given to `run`.
 NETWORKS: dict[str, Callable[..., Any]] = {
     "hopfield": DeepHopfieldNetwork,
@@ -235,7 +235,8 @@ def _keeping(
     def after_block(images: int) -> None:
         nonlocal kept
         progress(images * net.members)
-        if told or time.perf_counter() - kept > KEEP_EVERY:
+        # the moments of an optimiser are not kept: such a training begins anew
+        if state.optimiser is None and (told or time.perf_counter() - kept > KEEP_EVERY):
             try:
                 _keep(checkpoint, net, state, time.perf_counter() - begun)
             except StoreError as error:  # a full disk: there may be room again when the runs are done

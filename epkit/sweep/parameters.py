@@ -153,6 +153,7 @@ class Network(Parameters):
     network: Literal["hopfield", "convolutional"] | None = None
     relaxation_noise: Positive | None = None  # added to each pre-activation at each step; of the network hopfield
     nudged_iterations: Count | None = None  # of the nudged phases; None: as many as of the free one
+    optimiser: Literal["momentum", "adam"] | None = None  # None: gradient descent
     cold: Literal[True] | None = None  # both phases that are compared start at zero; None: at the free state
     # Another realisation of data order and noise, with the same initial conductances; None: that of the seed itself.
     realisation: Count | None = None
