@@ -61,7 +61,7 @@ def limit_by_kind(stores: canvas.Stores) -> Figure:
             if number:
                 ax.plot(limit["mean"][0] * np.sqrt(count), y, "|", color="k", ms=11, mew=1.4)
     ax.set(xscale="log", xlabel="critical limit, as rms error of a read (V)", ylim=(len(kinds) - 0.4, -0.6))
-    ax.set_yticks(range(len(kinds)), kinds)
+    ax.set_yticks(range(len(kinds)), kinds, fontsize="small")
     ax.grid(axis="x", alpha=0.3)
     looks: dict[str, dict[str, object]] = {
         title: {"color": f"C{k}", "marker": "o", "ls": ""} for k, title in enumerate(titles)
@@ -97,7 +97,7 @@ def dither_window(stores: canvas.Stores) -> Figure:
         ax.set_title(f"step of {1000 * lsb:g} mV", fontsize="medium")
     canvas.key(figure)
     lines = "dotted: half a step; dashed: limit of white noise times √N; grey: exact reads"
-    shown = {name: ds for name, ds in stores.items() if "lsb" in ds.attrs["parameters"]}
+    shown = {name: ds for name, ds in stores.items() if '"lsb"' in ds.attrs["parameters"]}
     return canvas.finish_several(
         figure, "A converter needs noise: the window of dither", shown, f"{canvas.BARS}; {lines}"
     )
@@ -118,25 +118,26 @@ def bits(stores: canvas.Stores, needed: xr.Dataset) -> Figure:
     left.set_xticks(layers)
     left.legend(fontsize="x-small", loc="upper right")
     left.set_title(f"{canvas.literally(title)}: needed at the limit", fontsize="medium")
-    for number, ((name, scheme), error) in enumerate(bit_errors(stores).items()):
+    for (name, scheme), error in bit_errors(stores).items():
         colour, marker = SCHEMES[scheme]
-        mean, hollow = t_interval(error), {"mfc": "white", "ls": "--"} if number >= 2 else {}
+        mean, hollow = t_interval(error), {} if name == title else {"mfc": "white", "ls": "--"}
         middle.plot(error.bits, mean["mean"], color=colour, marker=marker, ms=5, lw=1.4, **hollow)
         middle.vlines(error.bits, mean.low, mean.high, color=colour, lw=1.4)
         middle.plot(error.bits, error.transpose("bits", "seed"), ".", color=colour, **canvas.DOTS)
-        middle.plot([], [], color=colour, marker=marker, label=f"{name}, {scheme}", **hollow)
+        if scheme == ROUNDED:
+            middle.plot([], [], color="0.4", marker=marker, label=canvas.literally(name), **hollow)
         chance = float(error.chance)
     middle.set(xlabel="bits, in every layer")
     canvas.error_axis(middle, chance)
-    middle.legend(fontsize="x-small", loc="lower left")
+    middle.legend(fontsize="x-small", loc="upper right", bbox_to_anchor=(1, 0.88))
     middle.set_title("trained", fontsize="medium")
     for layer, error in layer_errors(stores).items():
         noisy = error.sel(sigma=error.sigma > 0)
         canvas.seeds_and_mean(right, noisy, f"C{layer + 1}", label=f"layer {layer}")
     right.set(xscale="log", xlabel="white noise σ (V), of that layer's reads alone")
     canvas.error_axis(right, chance)
-    right.legend(fontsize="x-small", loc="upper left")
+    right.legend(fontsize="x-small", loc="center left")
     right.set_title(f"{canvas.literally(title)}: which layer's reads count", fontsize="medium")
-    shown = {name: ds for name, ds in stores.items() if "bits" in ds.attrs["parameters"]}
+    shown = {name: ds for name, ds in stores.items() if '"bits"' in ds.attrs["parameters"]}
     note = f"converters end at twice the largest voltage, or response, before training; {canvas.BARS}"
     return canvas.finish_several(figure, "How many bits does a read-out need?", shown, note)

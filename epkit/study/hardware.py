@@ -180,7 +180,9 @@ def bits_needed(stores: Stores, before: xr.Dataset) -> xr.Dataset:
                 own[:] = [steps.get(k, np.nan) for k in top.layer.values]
             bits = xr.Dataset({"bits": np.log2(2 * top / step), "by_layer": np.log2(2 * top / own)})
             tables.append(bits.clip(min=0).expand_dims(dataset=[title], scheme=[scheme]))
-    return xr.merge(tables, join="outer", compat="no_conflicts").sel(scheme=list(largest))
+    return xr.merge(tables, join="outer", compat="no_conflicts").sel(
+        dataset=[stores[str(name)].title.item() for name in before.network.values], scheme=list(largest)
+    )
 
 
 def hardware_table(stores: Stores, before: xr.Dataset) -> pd.DataFrame:
