@@ -40,6 +40,7 @@ MODELS = {
     "06_oracles": Oracles,
     "12_why_noise_helps": Comparison,
     "13_harnessing_noise": Comparison,
+    "14_hardware_readouts": Comparison,
 }
 SMOKE = {name: inputs.profile_settings("smoke", name, model)[0] for name, model in MODELS.items()}
 fuzzed = settings(

@@ -258,6 +258,26 @@ def test_the_mechanism_is_memoised_too(tmp_path):
     assert Path(tmp_path / "one.nc").stat().st_size < 200_000
 
 
+def test_who_looks_takes_nothing_from_who_computes(tmp_path, monkeypatch):
+    """Between a look at what is finished and its own store, another process may have finished the sweep."""
+    sweep, path = TINY | {"seeds": 2}, tmp_path / "sweep.nc"
+    epkit.run(TINY | {"seeds": 1}, tmp_path / "part.nc")
+    partial = store.read(tmp_path / "part.nc")
+    parts = tmp_path / "sweep.parts"
+    parts.mkdir()
+    store.write(partial, parts / "first.nc")
+    rates = ensemble.layer_rates
+
+    def meanwhile(*args):
+        monkeypatch.undo()
+        epkit.run(sweep, path)
+        return rates(*args)
+
+    monkeypatch.setattr(ensemble, "layer_rates", meanwhile)
+    assert epkit.finished_runs(sweep, path).test_error.isnull().any()
+    assert store.read(path).test_error.notnull().all()
+
+
 def test_what_is_finished_of_a_sweep_is_shown_and_gone_on_from(tmp_path, counted, monkeypatch):
     sweep = TINY | {"seeds": 3, "looks": 2}
     assert epkit.finished_runs(sweep, tmp_path / "sweep.nc") is None

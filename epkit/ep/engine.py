@@ -61,7 +61,7 @@ def choose(engine: Engine, net: Network, readout: Readout | None, only_torch: st
     """
     checks.choice("engine", engine, ENGINES)
     if only_torch and engine != "eager":
-        _say_once(f"the fast engines know no {only_torch}; training uses the slower torch engine")
+        _say_once(f"the fast engines do not know {only_torch}; training uses the slower torch engine")
         engine = "eager"
     device = net.biases[0].device
     if engine == "auto":

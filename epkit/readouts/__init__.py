@@ -10,6 +10,7 @@ epkit.train(net, x, y, ..., readout=readout)
 """
 
 from .chain import Chain, Differential, Part
+from .kinds import KINDS, Kind, of_kind
 from .parts import (
     Comparator,
     Converter,

@@ -1,4 +1,4 @@
-"""What the stores of notebooks 11 to 13 say of the hypotheses that were registered for them: README's table."""
+"""What the stores of notebooks 11 to 16 say of the hypotheses that were registered for them: README's table."""
 
 from __future__ import annotations
 
@@ -8,16 +8,20 @@ from ..sweep import store
 from .arms import arm_effects
 from .budget import budget_effects, counted, published_arms, published_effects
 from .families import Effect, family_rows, verdict_table
+from .hardware import hardware_effects
 from .law import fitted_constant, law_effects, law_networks
 from .registration import registered_claims
 from .report import networks_of
+from .rules import rule_effects
 
 LIMIT, CAUSE, USE = "11_what_sets_the_limit", "12_why_noise_helps", "13_harnessing_noise"
+BENCH, RULES = "14_hardware_readouts", "16_other_networks"
 
 
 def later_effects(profile: str) -> dict[str, dict[str, Effect]]:
     """The `Effect` of each hypothesis, by notebook, of those notebooks that a profile has stores of."""
-    law, arms, reads = (networks_of(profile, name) for name in (LIMIT, CAUSE, USE))
+    names = (LIMIT, CAUSE, USE, BENCH, RULES)
+    law, arms, reads, bench, rules = (networks_of(profile, name) for name in names)
     before, predicted = (store.results(profile) / f"{LIMIT}.{name}.nc" for name in ("earlier", "predicted"))
     effects = {}
     if law and before.exists() and predicted.exists():
@@ -28,6 +32,10 @@ def later_effects(profile: str) -> dict[str, dict[str, Effect]]:
     if reads:
         curves = published_arms(networks_of(profile, "09_escape_from_the_plateau"), reads)
         effects[USE] = budget_effects(counted(reads)) | published_effects(curves)
+    if bench:
+        effects[BENCH] = hardware_effects(bench)
+    if rules:
+        effects[RULES] = rule_effects(rules)
     return effects
 
 

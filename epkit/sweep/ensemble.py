@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from .. import data as datasets
-from ..ep.learning import phases
+from ..ep.learning import NUDGES, phases
 from ..ep.networks import DeepResistiveNetwork, PhaseStates
 from ..ep.prediction import CONSTANT, predict_critical_limit, signals_before_training
 from ..ep.probe import one_thread, relative_rates
@@ -33,6 +33,7 @@ from ..files import StoreError
 from ..messages import ParameterError, short
 from ..networks.convolutional import ConvolutionalResistiveNetwork
 from ..networks.hopfield import DeepHopfieldNetwork
+from ..readouts import Chain, Mismatch, of_kind, preset
 from . import store
 from .identity import identity
 from .parameters import Network, Point, Sweep, layer_sizes
@@ -43,7 +44,7 @@ KEEP_EVERY = 45.0
 COUNTED = ("wrong", "cost", "averaged", "used")
 # Fields of a sweep that `train` takes by the same names.
 TRAINING = {"epochs", "batch_size", "beta", "iterations", "decay", "bias_rate", "estimator", "looks", "warm_up"}
-TRAINING |= {"nudged_iterations"}
+TRAINING |= {"nudged_iterations", "optimiser"}
 # Networks that parameters may name; the others are given to `run`.
 NETWORKS: dict[str, Callable[..., Any]] = {
     "hopfield": DeepHopfieldNetwork,
@@ -180,7 +181,7 @@ def trained(
             net,
             *images.train,
             learning_rates=[rate * torch.tensor([p.learning_rate for p in group]) for rate in rates],
-            readout=_readout(sweep, physics, torch.tensor([p.sigma for p in group]), first),
+            readout=_readout(sweep, physics, group),
             seed=_stream(sweep, first.seed),
             test=images.test,
             validation=images.validation,
@@ -193,16 +194,21 @@ def trained(
     return history.assign(wall_time=("member", wall_time)).assign_attrs(maker=store.maker(history.attrs["engine"]))
 
 
-def _readout(sweep: Sweep, physics: Physics, sigma: Tensor, first: Point) -> Readout | None:
+def _readout(sweep: Sweep, physics: Physics, group: Sequence[Point]) -> Readout | None:
     """The read-out of a group, which follows training as the sweep says; none where nothing is read.
 
     A function that takes a `seed` is told that of training, for a circuit of its own.
     """
-    samples, averaging = first.samples, first.averaging
+    sigma, (_, _, averaging, samples, _, seed) = torch.tensor([p.sigma for p in group]), group[0]
     if sweep.estimator == "backpropagation":
         return None
+    if (reading := sweep.readout) is not None and reading.preset:
+        return Chain((preset(reading.preset, reading.full_scale),), samples, averaging)
+    if reading is not None:
+        options = reading.model_dump(exclude_none=True) | {"samples": samples, "averaging": averaging, "circuit": seed}
+        return of_kind(sigma=sigma[0] if reading.kind == "converter" else sigma, **options)
     if (following := sweep.schedule) is None:
-        own = {"seed": first.seed} if "seed" in inspect.signature(physics.readout).parameters else {}
+        own = {"seed": seed} if "seed" in inspect.signature(physics.readout).parameters else {}
         return physics.readout(sigma, samples, averaging, **own)
     options = following.model_dump(include={"layers", "updates"}) | {"samples": samples, "averaging": averaging}
     rule, images = following.rule, following.images
@@ -234,7 +240,8 @@ def _keeping(
     def after_block(images: int) -> None:
         nonlocal kept
         progress(images * net.members)
-        if told or time.perf_counter() - kept > KEEP_EVERY:
+        # the moments of an optimiser are not kept: such a training begins anew
+        if state.optimiser is None and (told or time.perf_counter() - kept > KEEP_EVERY):
             try:
                 _keep(checkpoint, net, state, time.perf_counter() - begun)
             except StoreError as error:  # a full disk: there may be room again when the runs are done
@@ -258,26 +265,59 @@ def _keeping(
 
 
 def untrained(sweep: Sweep, images: int) -> xr.Dataset:
-    """Rms voltages of a sweep's networks before training, free and moved by the nudge, over (seed, layer)."""
+    """What `UNTRAINED` names of a sweep's networks before training, over (seed, layer)."""
     name = sweep.dataset[0]
     x, y = (values[:images] for values in data(sweep, name).train)
-    sizes, rms = layer_sizes(sweep, name), []
+    sizes, passes = layer_sizes(sweep, name), []
     with one_thread(), nudge_too_strong():
         for seed in sweep.seed_numbers:  # one at a time, for wide ones take much memory
             net = DeepResistiveNetwork(sizes, input_gain=sweep.input_gain, seed=seed, dtype=getattr(torch, sweep.dtype))
             inputs, target = x.to(net.biases[0]), one_hot(y, sizes[-1]).to(net.biases[0])
             states = phases(net, inputs, target, **sweep.model_dump(include={"beta", "iterations", "estimator"}))
             voltages = net.relax(inputs, sweep.iterations), [v[:, 0] - v[:, 1] for v in states]
-            rms.append([[float(v.double().square().mean().sqrt()) for v in layers] for layers in voltages])
-    voltage, response = np.array(rms).transpose(1, 0, 2)
-    dims, free, moved = ("seed", "layer"), "rms voltage of the free state", "rms of what the nudge moves"
+            rms = [[_rms(v) for v in layers] for layers in voltages]
+            most = [[float(v.abs().max()) for v in layers] for layers in voltages]
+            passes.append([*rms, *most, *_offsets(sweep, net, inputs, states)])
+    columns = zip(UNTRAINED.items(), np.array(passes).transpose(1, 0, 2), strict=True)
     return xr.Dataset(
-        {
-            "voltage": (dims, voltage, {"units": "V", "long_name": free}),
-            "response": (dims, response, {"units": "V", "long_name": f"{moved}, upper phase minus lower"}),
-        },
+        {key: (("seed", "layer"), values, {"units": u, "long_name": text}) for (key, (u, text)), values in columns},
         {"seed": sweep.seed_numbers, "layer": np.arange(1, len(sizes))},
     )
+
+
+UNTRAINED = {
+    "voltage": ("V", "rms voltage of the free state"),
+    "response": ("V", "rms of what the nudge moves, upper phase minus lower"),
+    "largest_voltage": ("V", "largest voltage of the free state"),
+    "largest_response": ("V", "most that the nudge moves a unit"),
+    "offset_limit": ("V", "offset whose error is as large as the gradient of the layer of conductances"),
+    "expected_offset_limit": ("V", "the same by formula"),
+}
+
+
+def _offsets(
+    sweep: Sweep, net: DeepResistiveNetwork, x: Tensor, states: PhaseStates
+) -> tuple[list[float], list[float]]:
+    """The offset (V) of every unit's reads that errs by as much as the gradient over all images, layer by layer.
+
+    As computed with offsets of 1 V; and as sd(d_i - d_j) rms(r_i - r_j)/width over the conductances, with r the mean
+    response: of (D + d)^2 the d^2 cancels in the difference of the phases, 2 D d does not.
+    """
+    width = sweep.beta * (NUDGES[sweep.estimator][0] - NUDGES[sweep.estimator][1])
+    exact = net.contrast(x, states, width).weights
+    off = net.contrast(x, Mismatch(offset=1.0).read(states, None), width).weights
+    moved = [torch.zeros(2 * x.shape[1]).to(x), *((v[0, 0] - v[0, 1]).mean(0) for v in states)]
+    expected = [
+        (1 if not layer else 2) ** 0.5 * _rms(a[:, None] - b) / width for layer, (a, b) in enumerate(pairwise(moved))
+    ]
+    return (
+        [_rms(g) / _rms(o - g) for g, o in zip(exact, off, strict=True)],
+        [_rms(g) / e for g, e in zip(exact, expected, strict=True)],
+    )
+
+
+def _rms(values: Tensor) -> float:
+    return float(values.double().square().mean().sqrt())
 
 
 def predicted(sweep: Sweep, images: int) -> xr.Dataset:

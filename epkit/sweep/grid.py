@@ -64,11 +64,12 @@ def run_ids(sweep: Sweep, physics: Physics | None = None) -> dict[Point, str]:
     return {p: digest(json.dumps(f, sort_keys=True))[:20] for p, f in zip(points, facts, strict=True)}
 
 
-def groups(points: Sequence[Point], ids: Mapping[Point, str]) -> dict[str, list[Point]]:
+def groups(sweep: Sweep, points: Sequence[Point], ids: Mapping[Point, str]) -> dict[str, list[Point]]:
     """Runs that train as one ensemble, by a hash: of one data set, read-out and seed, so also of batches and noise."""
+    steps = sweep.readout is not None and sweep.readout.kind == "converter"  # members can't differ in them
 
-    def shared(point: Point) -> tuple[str, str, int, int]:
-        return point.dataset, point.averaging, point.samples, point.seed
+    def shared(point: Point) -> tuple[str, str, int, int, float]:
+        return point.dataset, point.averaging, point.samples, point.seed, point.sigma if steps else 0.0
 
     together = [list(group) for _, group in itertools.groupby(sorted(points, key=shared), key=shared)]
     return {digest("".join(ids[p] for p in group))[:20]: group for group in together}

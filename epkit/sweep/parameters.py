@@ -17,6 +17,7 @@ from ..ep.learning import NUDGES, Estimator
 from ..ep.readout import Averaging
 from ..messages import ParameterError, hint, short, shown
 from ..networks.convolutional import check_maps
+from ..readouts import PRESETS, Kind
 
 
 def _distinct(values: list) -> list:
@@ -28,6 +29,12 @@ def _distinct(values: list) -> list:
 def _known(name: str) -> str:
     if name not in INFO:
         raise ValueError(f"no such data set; {hint(name, INFO)}")
+    return name
+
+
+def _preset(name: str) -> str:
+    if name not in PRESETS:
+        raise ValueError(f"no such preset; {hint(name, PRESETS)}")
     return name
 
 
@@ -47,6 +54,8 @@ Width = Annotated[StrictInt, Field(ge=2, le=MANY), AfterValidator(_even)]
 Number = Annotated[float, Strict(), Field(allow_inf_nan=False, le=1e38)]
 Positive = Annotated[Number, Field(gt=0)]
 Share = Annotated[Number, Field(gt=0, lt=1)]
+PresetName = Annotated[str, AfterValidator(_preset)]
+Span = Annotated[list[Number], Field(min_length=2, max_length=2)]  # low and high (V)
 DatasetName = Annotated[str, AfterValidator(_known)]
 FileName = Annotated[str, Field(pattern=r"^[0-9A-Za-z][0-9A-Za-z._-]{0,99}$")]  # part of one
 Model = TypeVar("Model", bound=BaseModel)
@@ -73,6 +82,39 @@ class Following(Parameters):
             raise ValueError(f"images = {self.images}: is needed with a rule, and with a rule alone")
         if (self.rule == "adaptive") != (self.bound is not None):
             raise ValueError(f"bound = {self.bound}: is needed with the rule adaptive, and with that alone")
+        return self
+
+
+class Reading(Parameters):
+    """What a read errs by if not white noise: a kind, at an rms error of sigma (`readouts.of_kind`), or a preset."""
+
+    kind: Kind | None = None
+    volts: Positive | None = None  # rms voltage at which relative noise and gain make errors of sigma
+    lsb: Positive | None = None  # V, step of a converter behind it; None: none, or that of the kind converter
+    bits: Annotated[StrictInt, Field(ge=1, le=24)] | None = None  # of the kind converter, at a sigma of 0; needs spans
+    spans: Annotated[list[Span], Field(min_length=1)] | None = None  # V, of the converter, one a layer; None: no ends
+    mean_lsb: Positive | None = None  # V, of the converter of the phases' mean; None: exact
+    differential: Literal[True] | None = None  # the difference of the phases is converted; None: both phases
+    preset: PresetName | None = None  # of `readouts.preset`, at a sigma of 0
+    full_scale: Positive | None = None  # V, of the preset; None: its own
+
+    @model_validator(mode="after")
+    def _possible(self) -> Reading:
+        if (self.kind is None) == (self.preset is None):
+            raise ValueError(f"kind = {self.kind!r}: either that or a preset is needed")
+        converts = self.kind == "converter" or self.lsb is not None
+        relative = self.kind in ("relative noise", "gain")
+        allowed = {
+            "volts": relative, "lsb": self.kind not in ("converter", None),
+            "bits": self.kind == "converter" and self.spans, "spans": converts, "differential": converts,
+            "mean_lsb": converts and self.differential, "full_scale": self.preset,
+        }  # fmt: skip
+        for field in (name for name in allowed if not allowed[name] and getattr(self, name) is not None):
+            raise ValueError(f"{field} = {shown(getattr(self, field))}: has no meaning for this read-out")
+        if relative and self.volts is None:
+            raise ValueError("volts = None: relative noise and gain need it")
+        if self.spans and not all(low < high for low, high in self.spans):
+            raise ValueError(f"spans = {shown(self.spans)}: must be pairs of low < high (V)")
         return self
 
 
@@ -104,12 +146,14 @@ class Network(Parameters):
     rates: list[Positive] | None = None
     # How N, or where noise enters, follows training; None: always and everywhere alike.
     schedule: Following | None = None
+    readout: Reading | None = None  # what a read errs by; None: white noise
     warm_up: Count | None = None  # images over which the learning rates rise from 0; None: none
     variant: Literal["raised", "spread", "exponential", "leaky"] | None = None  # of the network, see `ep.variants`
     # Another network than the deep resistive one, see `epkit.networks`; its input_gain is another, too.
     network: Literal["hopfield", "convolutional"] | None = None
     relaxation_noise: Positive | None = None  # added to each pre-activation at each step; of the network hopfield
     nudged_iterations: Count | None = None  # of the nudged phases; None: as many as of the free one
+    optimiser: Literal["momentum", "adam"] | None = None  # None: gradient descent
     cold: Literal[True] | None = None  # both phases that are compared start at zero; None: at the free state
     # Another realisation of data order and noise, with the same initial conductances; None: that of the seed itself.
     realisation: Count | None = None
@@ -131,6 +175,10 @@ class Network(Parameters):
             conductances = members * sum(n * m for n, m in pairwise(sizes))
             check_memory("hidden", self.hidden, conductances * (8 if self.dtype == "float64" else 4), "conductances")
         most = len(self.hidden) + 1
+        if self.readout is not None and self.schedule is not None:
+            raise ValueError("readout: a schedule is of white noise alone, so one of the two is allowed")
+        if self.readout is not None and len(self.readout.spans or [0] * most) != most:
+            raise ValueError(f"readout.spans = {shown(self.readout.spans)}: {most} pairs are needed, one a layer")
         for field in ("layers", "updates"):
             for layer in getattr(self.schedule, field, None) or ():
                 if isinstance(layer, int) and layer > most:
@@ -184,6 +232,9 @@ class Sweep(Network):
         self._check(self.dataset, len(self.sigma) * len(self.learning_rate))
         if self.estimator == "backpropagation" and self.sigma != [0.0]:
             raise ValueError(f"sigma = {shown(self.sigma)}: backpropagation reads nothing, so only [0.0] is allowed")
+        if self.readout is not None and (self.readout.preset or self.readout.bits) and self.sigma != [0.0]:
+            what = "a read-out of a preset or of bits has its own numbers"
+            raise ValueError(f"sigma = {shown(self.sigma)}: {what}, so only [0.0] is allowed")
         axes = (self.dataset, self.sigma, self.samples, self.averaging, self.learning_rate)
         runs = self.seeds * math.prod(len(axis) for axis in axes)
         check_memory("seeds", self.seeds, runs * self.epochs * len(self.hidden) * 16, f"results of {runs:,} runs")

@@ -74,8 +74,9 @@ def run(
             learning_rate. The others: seeds (how many), first_seed, hidden, input_gain (V), beta (S), iterations,
             estimator, batch_size, epochs, train_images, test_images, first_test_image, validation_images,
             first_validation_image, decay, bias_rate, dtype, looks, rates, realisation (of data order and noise),
-            schedule (rule, images, bound, layers, updates: how reads follow training), warm_up (images), variant,
-            network (hopfield, convolutional), relaxation_noise, nudged_iterations, cold.
+            schedule (rule, images, bound, layers, updates: how reads follow training), readout (what a read errs by:
+            kind, volts, lsb, bits, spans, mean_lsb, differential, or preset, full_scale), warm_up (images), variant,
+            network (hopfield, convolutional), relaxation_noise, nudged_iterations, optimiser, cold.
         path: the netCDF store; what isn't merged yet lies beside it in `<name>.parts/`.
         network, readout: what makes what is trained and how it is read: called as DeepResistiveNetwork, and with
             (sigma of each member, samples, averaging), and its seed if it takes one. Others than epkit's own enter a
@@ -98,7 +99,8 @@ def run(
         pool.check_address(scheduler)
     sweep = parameters if isinstance(parameters, Sweep) else validated(Sweep, parameters)
     path, physics = Path(path).expanduser(), Physics(network, readout)
-    for field, part in (("variant", "network"), ("network", "network"), ("schedule", "readout")):
+    own = {"variant": "network", "network": "network", "schedule": "readout", "readout": "readout"}
+    for field, part in own.items():
         if (value := getattr(sweep, field)) is not None and part in physics.facts():
             raise ParameterError(f"parameters: {field} = {shown(value)}: is of epkit's own {part}, not of one's own")
     stored = partial(stored_runs, path, sweep, physics, replace)
@@ -145,7 +147,7 @@ def _computed(sweep: Sweep, physics: Physics, path: Path, device: str, scheduler
     with ensemble.nudge_too_strong():
         rates = {name: ensemble.layer_rates(sweep, name, device, physics.network) for name in sweep.dataset}
     parts.mkdir(parents=True, exist_ok=True)
-    groups = grid.groups([p for p in ids if ids[p] not in finished], ids)
+    groups = grid.groups(sweep, [p for p in ids if ids[p] not in finished], ids)
     tasks = {n: ensemble.Task(sweep, g, rates[g[0].dataset], physics, device) for n, g in groups.items()}
     waiting, failed = dict(tasks), dict[str, Exception]()
     images = sum(task.images for task in tasks.values())
@@ -302,7 +304,8 @@ def finished_runs(parameters: Sweep | Mapping[str, object], path: str | Path) ->
     path, physics = Path(path).expanduser(), Physics()
     if (whole := stored_runs(path, sweep, physics)) is not None:
         return whole
-    if not (runs := _at_hand(path, set(run_ids(sweep).values()))):
+    wanted = set(run_ids(sweep).values())
+    if not (runs := _at_hand(path, wanted)):
         return None
     ds = store.read_own(path)
     if ds is not None and set(runs) == set(grid.split(ds)) and store.parameters(ds) == settings(sweep):
@@ -310,7 +313,8 @@ def finished_runs(parameters: Sweep | Mapping[str, object], path: str | Path) ->
     rates = {name: ensemble.layer_rates(sweep, name, "cpu") for name in sweep.dataset}
     merged = grid.merge(sweep, physics, runs, rates)
     with contextlib.suppress(Timeout), FileLock(path.with_suffix(".lock"), timeout=0):
-        store.write(merged, path)
+        if set(_at_hand(path, wanted)) == set(runs):  # else another process has finished more of it meanwhile
+            store.write(merged, path)
     return merged
 
 
@@ -322,7 +326,9 @@ def untrained(networks: Mapping[str, Sweep | Mapping[str, object]], path: str | 
 
     Returns:
         Dataset over (network, seed, layer), NaN where a network has no such seed or layer: `voltage` (V), rms of the
-        free state; `response` (V), rms of the upper nudged phase minus the lower.
+        free state; `response` (V), rms of the upper nudged phase minus the lower; `largest_voltage` and
+        `largest_response` (V) of a unit; `offset_limit` (V), the offset of the reads that errs by as much as the
+        gradient of the layer of conductances, and by formula `expected_offset_limit`.
     """
     return _before_training(networks, path, ensemble.untrained, IMAGES, "Networks before training")
 
