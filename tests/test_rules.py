@@ -59,7 +59,7 @@ def rule_stores():
 def test_rules_are_named_by_what_their_stores_record():
     assert list(rules.rule_errors(rule_stores())) == [
         "centred estimate", "positive estimate", "positive estimate, phases that start cold", "momentum", "Adam",
-        "hopfield network", "backpropagation",
+        "Hopfield network", "backpropagation",
     ]  # fmt: skip
 
 

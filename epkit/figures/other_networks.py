@@ -39,7 +39,8 @@ def noise_in_relaxation(stores: canvas.Stores) -> Figure:
             ax.plot(x, runs, "o", color=f"C{number}", ms=6, alpha=0.8, label=f"noise {noise:g}" if not row else None)
         ax.set_xticks(range(errors.sizes["beta"]), [f"β = {beta:g}" for beta in errors.beta.values])
     canvas.error_axis(ax, 0.9)
-    ax.legend(fontsize="small")
+    ax.legend(fontsize="small", loc="center")
+    ax.set_xlim(-0.5, 1.5)
     note = "noise is added to every pre-activation in each step of the nudged phases; a dot a seed"
     shown = {name: ds for name, ds in stores.items() if "nudged_iterations" in ds.attrs["parameters"]}
     return canvas.finish_several(figure, "Noise in the relaxation, and the nudge", shown, note)

@@ -17,13 +17,14 @@ from .limit import critical_limit, final_error
 
 PLAIN, BASELINE = "centred estimate", "backpropagation"
 ESTIMATES = {"centered": PLAIN, "positive": "positive estimate", "negative": "negative estimate"}
+NETWORKS = {"hopfield": "Hopfield network", "convolutional": "convolutional network"}
 Stores = Mapping[str, xr.Dataset]
 
 
 def rule(ds: xr.Dataset) -> str:
     """What distinguishes a store's network and rule from plain EP, in words."""
     recorded = parameters(ds)
-    words = [f"{recorded['network']} network"] if "network" in recorded else []
+    words = [NETWORKS[recorded["network"]]] if "network" in recorded else []
     estimator = recorded["estimator"]
     if not words and "optimiser" not in recorded:
         words.append(ESTIMATES.get(estimator, BASELINE))
