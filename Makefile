@@ -20,8 +20,8 @@ SCHEDULE ?=
 SCHEDULER ?=
 PY := '$(VENV)/bin/python'
 NBVAL := --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg
-# on all cores, up to four; a file's tests, and a notebook's cells, stay together
-CORES := -n logical --maxprocesses 4 --dist loadfile
+# on all cores, up to four; a file's tests, and a notebook's cells, stay together; the short ones are last
+CORES := -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 # the first Python that is new enough; PYTHON=… names another
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))

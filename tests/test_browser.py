@@ -50,7 +50,9 @@ def server(checkout):
         try:
             deadline = time.monotonic() + PATIENCE
             while not (found := list((own / "RUNTIME").glob("jpserver-*.json"))):
-                assert running.poll() is None and time.monotonic() < deadline, (own / "log").read_text()
+                said = (own / "log").read_text()
+                assert running.poll() is None, said
+                assert time.monotonic() < deadline, said
                 time.sleep(0.1)
             yield json.loads(found[0].read_text())["url"]
         finally:
