@@ -146,8 +146,10 @@ def test_a_wrong_parameter_is_one_message(lab):
     notebook.write("seeds = -1")
     notebook.run_all()
     notebook.finished()
-    notebook.screenshot("wrong_parameter")
     cell = notebook.page.locator(".jp-CodeCell", has_text="epkit.notebook(")
+    cell.scroll_into_view_if_needed()
+    notebook.screenshot("wrong_parameter")
     expect(cell.locator(".jp-OutputArea-output")).to_have_text(
         ["ParameterError: parameters: seeds = -1: Input should be greater than or equal to 1"]
     )
+    assert not notebook.page.locator(".jp-OutputArea-output img").count(), "no figure of other parameters is left"
