@@ -1,13 +1,20 @@
 """For all tests: shapes are checked at run time, no absent data set goes unnoticed."""
 
+from __future__ import annotations
+
 import os
 import shutil
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import counts
 import pytest
 import torch
 from counts import counted  # noqa: F401 (a fixture for all)
 from jaxtyping import install_import_hook
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 collect_ignore = ["corpus"]  # its notebooks are broken on purpose, not nbval's to run
 
@@ -29,6 +36,16 @@ TENSOR_MODULES = (
     "reference.solutions",
 )
 install_import_hook([f"epkit.{name}" for name in TENSOR_MODULES], "beartype.beartype")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A headless Chromium. Not of the session: while playwright runs, no test of that process can run an event loop."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        sandbox = os.getuid() != 0  # there is none for root
+        yield playwright.chromium.launch(executable_path=CHROMIUM, chromium_sandbox=sandbox)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

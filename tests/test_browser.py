@@ -8,8 +8,7 @@ import sys
 import time
 
 import pytest
-from conftest import CHROMIUM
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
 from epkit.files import CHECKOUT
 
@@ -30,7 +29,9 @@ def checkout(tmp_path_factory):
     """A copy to edit notebooks in and to compute in."""
     made = shutil.ignore_patterns(".*", "__pycache__", "build", "data", "digits", "mine")
     folder = tmp_path_factory.mktemp("browser") / "checkout"
-    return shutil.copytree(CHECKOUT, folder, ignore=made)
+    shutil.copytree(CHECKOUT, folder, ignore=made)
+    shutil.rmtree(folder / "results" / "smoke", ignore_errors=True)  # that there is something to compute
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -49,21 +50,15 @@ def server(checkout):
     with open(own / "log", "wb") as log, subprocess.Popen(command, env=environment, stdout=log, stderr=log) as running:
         try:
             deadline = time.monotonic() + PATIENCE
-            while not (found := list((own / "RUNTIME").glob("jpserver-*.json"))):
+            while not list((own / "RUNTIME").glob("jpserver-*-open.html")):  # written last
                 said = (own / "log").read_text()
                 assert running.poll() is None, said
                 assert time.monotonic() < deadline, said
                 time.sleep(0.1)
-            yield json.loads(found[0].read_text())["url"]
+            (facts,) = (own / "RUNTIME").glob("jpserver-*.json")
+            yield json.loads(facts.read_text())["url"]
         finally:
             running.terminate()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync_playwright() as playwright:
-        sandbox = os.getuid() != 0  # Chromium has none for root
-        yield playwright.chromium.launch(executable_path=CHROMIUM, chromium_sandbox=sandbox)
 
 
 @pytest.fixture
@@ -89,7 +84,7 @@ class Notebook:
         self.page = page
 
     def write(self, line: str) -> None:
-        """Put a `name = value` line into the parameters cell, in place of the one that has the name there."""
+        """Put a `name = value` line into the parameters cell, in place of the one that sets the name there."""
         name = line.split(" = ")[0]
         cell = self.page.locator(".jp-CodeCell").first
         cell.locator(".cm-line", has_text=f"{name} = ").first.click()
