@@ -70,6 +70,8 @@ def lab(server, browser, request):
 
     def opened(name: str) -> Notebook:
         page.goto(f"{server}lab/tree/notebooks/{name}.ipynb")
+        # sooner, what JupyterLab still sets up closes the menus again
+        page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").wait_for()
         return Notebook(page)
 
     yield opened
