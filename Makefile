@@ -20,6 +20,8 @@ SCHEDULE ?=
 SCHEDULER ?=
 PY := '$(VENV)/bin/python'
 NBVAL := --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg
+# on all cores, up to four; a file's tests, and a notebook's cells, stay together; the short ones are last
+CORES := -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 # the first Python that is new enough; PYTHON=… names another
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
@@ -70,15 +72,17 @@ notebooks: env  ## refresh the committed, executed notebooks from the committed 
 # kernels start without the settings and startup files of whoever calls it
 test validate faults: export IPYTHONDIR := $(CURDIR)/.cache/ipython
 test validate faults: export PYTHONSTARTUP :=
+# the cores have tests of their own to run: threads would only wait for one another
+test validate faults: export OMP_NUM_THREADS := 1
 test validate faults: .cache/ipython
 .cache/ipython:
 	@mkdir -p $@
 
 test: env  ## unit tests, every notebook at profile smoke, and `validate`
-	$(PY) -m pytest $(NBVAL) tests notebooks
+	$(PY) -m pytest $(CORES) $(NBVAL) tests notebooks
 
 validate: env  ## re-execute the committed notebooks and compare what they print
-	$(PY) -m pytest $(NBVAL) notebooks
+	$(PY) -m pytest $(CORES) $(NBVAL) notebooks
 
 faults: env  ## the fault tests at length (50 kills; some minutes), and the tables of docs/faults.md
 	EPKIT_COUNTS=results/counts $(PY) -m pytest tests/test_faults.py tests/test_bad_input.py tests/test_public_calls.py --kills 50 -k "not page"

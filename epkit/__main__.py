@@ -187,8 +187,9 @@ def figures(profile: str, fallback: str | None = None, fresh: bool = False, sche
     settings = {"profile": profile, "scheduler": scheduler}
     renew = partial(_up_to_date, work, folder, settings, fresh)
     if _lacking(work, folder):  # in order, for each computes on the whole machine, and reuses its neighbours' runs
-        for name in work:
-            renew(name)
+        with kernels() as (kernel,):
+            for name in work:
+                renew(name, kernel)
     else:
         _at_once(renew, work)
     print(summary(profile, note, time.monotonic() - started))

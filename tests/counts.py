@@ -16,25 +16,32 @@ from epkit.messages import markdown
 
 ROOT = Path(__file__).parents[1]
 KEPT = ROOT / "results" / "counts"
-COUNTS: defaultdict[str, Counter[tuple[str, str]]] = defaultdict(Counter)
 MARKS = "<!-- counts: written by `make faults` -->", "<!-- end of counts -->"
 FAILED = "NOT WELL: "  # begins the outcomes that should not be
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def counted(request: pytest.FixtureRequest) -> Callable[..., None]:
     """`counted(kind, outcome)` adds one, or `n`, to the table of the test's module, or to that which it names."""
-    table = COUNTS[getattr(request.module, "TABLE", request.module.__name__.removeprefix("test_"))]
+    table = getattr(request.module, "TABLE", request.module.__name__.removeprefix("test_"))
 
     def count(kind: str, outcome: str, n: int = 1) -> None:
-        table[kind, outcome] += n
+        # the one thing of a test that also comes back from another process, where tests run in several
+        request.node.user_properties.append(("tried", (table, kind, outcome, n)))
 
     return count
 
 
 def report(terminal: pytest.TerminalReporter) -> None:
     """Print the tables; where EPKIT_COUNTS names a folder, also write each to `<folder>/<module>.json`."""
-    for name, table in COUNTS.items():
+    counts: defaultdict[str, Counter[tuple[str, str]]] = defaultdict(Counter)
+    for test in (test for tests in terminal.stats.values() for test in tests):
+        # of the three reports of a test, the last has all
+        for name, tried in getattr(test, "user_properties", ()) if getattr(test, "when", "") == "teardown" else ():
+            if name == "tried":
+                table, kind, outcome, n = tried
+                counts[table][kind, outcome] += n
+    for name, table in counts.items():
         by_kind: dict[str, dict[str, int]] = {}
         for (kind, outcome), number in sorted(table.items()):
             by_kind.setdefault(kind, {})[outcome] = number

@@ -32,7 +32,7 @@ TINY = {
 LONG = TINY | {"epochs": 2000, "train_images": 1400}  # never ended
 
 
-def wait_until(true, seconds=60):
+def wait_until(true, seconds=300):
     deadline = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < deadline, "waited in vain"
@@ -191,7 +191,7 @@ def test_other_versions_are_refused(dask, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(pool, "refuse_misfits", lambda *_: None)
     assert epkit.run(TINY | {"seeds": 6}, tmp_path / "sweep.nc", scheduler=dask.address).test_error.notnull().all()
     assert "is refused: epkit source" in capsys.readouterr().err
-    worker.wait(timeout=60)
+    worker.wait(timeout=300)
 
 
 @pytest.mark.parametrize(
@@ -223,7 +223,7 @@ def test_a_worker_with_an_unfit_environment_is_refused_by_name(
     result = epkit.run(parameters, tmp_path / "sweep.nc", scheduler=dask.address)
     assert result.test_error.notnull().all()
     assert re.search(rf"the worker tcp://\S+ is refused: {re.escape(reason)}", capsys.readouterr().err)
-    worker.wait(timeout=60)
+    worker.wait(timeout=300)
 
 
 def test_a_misspelt_variable_of_a_worker_is_a_reason_to_refuse_it(monkeypatch):
@@ -266,7 +266,7 @@ def test_a_lost_scheduler_is_one_error_and_keeps_what_is_done(dask, tmp_path, mo
     client = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
     wait_until(lambda: list(path.with_suffix(".parts").glob("[!.]*.nc")))
     dask.scheduler.kill()
-    _, shown = client.communicate(timeout=60)
+    _, shown = client.communicate(timeout=300)
     assert client.returncode == 1
     assert f"{dask.address}: the scheduler was lost; what was finished is kept" in shown.splitlines()[-1]
     assert "Traceback" not in shown
@@ -275,14 +275,14 @@ def test_a_lost_scheduler_is_one_error_and_keeps_what_is_done(dask, tmp_path, mo
     epkit.run(parameters, path)
     assert 1 <= done == 8 - len(groups)
     for worker in dask.workers:
-        assert worker.wait(timeout=60) != -signal.SIGABRT, "killed within a block of steps"
+        assert worker.wait(timeout=300) != -signal.SIGABRT, "killed within a block of steps"
 
 
 def test_a_scheduler_that_is_not_there_is_said_so_before_any_work(tmp_path, capsys):
     started = time.monotonic()
     with pytest.raises(pool.ClusterError, match=r"tcp://127\.0\.0\.1:1: no Dask scheduler answers there"):
         epkit.run(TINY, tmp_path / "sweep.nc", scheduler="tcp://127.0.0.1:1")
-    assert time.monotonic() - started < 15
+    assert time.monotonic() - started < 100
     assert execute.main(["figures", "--profile", "smoke", "--scheduler", "foo"]) == 1
     assert "scheduler = 'foo': must be the address of a Dask scheduler" in capsys.readouterr().err
     with pytest.raises(ParameterError):

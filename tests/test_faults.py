@@ -52,7 +52,7 @@ def started(target, *arguments):
     return process
 
 
-def ended(process, seconds=120.0):
+def ended(process, seconds=600.0):
     """The exit code, negative for a signal; a process that hangs is killed, and fails the test."""
     process.join(seconds)
     hangs = process.is_alive()
@@ -62,7 +62,7 @@ def ended(process, seconds=120.0):
     return process.exitcode
 
 
-def until(condition, seconds=60.0):
+def until(condition, seconds=300.0):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
@@ -394,7 +394,7 @@ def test_read_only_results(small_disk, tmp_path, counted):
     assert ended(started(faulty.make_figures, tmp_path / "study", disk / "others", said)) == 1
     assert f"{disk / 'others' / 'mine'} is read-only" in said.read_text()
     assert "Traceback" not in said.read_text()
-    assert time.monotonic() - started_at < 60
+    assert time.monotonic() - started_at < 300
     counted("read-only results, something to compute", "one message before any training, exit 1", 2)
 
 
@@ -464,7 +464,7 @@ def test_interrupting_make_figures(tmp_path, counted):
     assert words.count("Interrupted. What was finished is kept; the same command goes on from there.") == 1
     assert "Traceback" not in words
     with pytest.raises(ProcessLookupError):
-        until(lambda: os.kill(kernel, 0), 10)
+        until(lambda: os.kill(kernel, 0))
     (results / "mine" / "again").touch()
     assert ended(started(faulty.make_figures, tmp_path / "study", results, said)) == 0
     blocks = Counter(log.read_text().splitlines())
@@ -486,9 +486,9 @@ def test_interrupting_a_cell(tmp_path, undisturbed, counted):
         log = path.with_suffix(".log")
         until(lambda: log.exists() and len(log.read_text().splitlines()) >= 5)
         manager.interrupt_kernel()
-        reply = client._recv_reply(request, timeout=60)
+        reply = client._recv_reply(request, timeout=300)
         assert reply["content"]["ename"] == "KeyboardInterrupt"
-        assert client.execute_interactive(cell, timeout=60, output_hook=lambda _: None)["content"]["status"] == "ok"
+        assert client.execute_interactive(cell, timeout=300, output_hook=lambda _: None)["content"]["status"] == "ok"
     finally:
         client.stop_channels()
         manager.shutdown_kernel(now=True)

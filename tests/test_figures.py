@@ -174,7 +174,7 @@ def test_a_readers_matplotlibrc_changes_no_byte(tmp_path):
     here = os.pathsep.join([str(Path(__file__).parent), str(Path(figures.__file__).parents[2])])
     environment = {name: value for name, value in os.environ.items() if name != "MPLBACKEND"}
     done = subprocess.run(
-        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False,
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False,
         env=environment | {"MATPLOTLIBRC": str(tmp_path / "matplotlibrc"), "PYTHONPATH": here},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -185,7 +185,7 @@ def test_the_command_line_of_papermill(first_cells, tmp_path, arguments, changes
     """As docs/papermill.md has it."""
     done = subprocess.run(
         [sys.executable, "-m", "papermill", first_cells, tmp_path / "out.ipynb", *arguments, "-k", "python3"],
-        env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=120, check=False,
+        env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     if isinstance(changes, str):
         assert done.returncode

@@ -39,7 +39,7 @@ def error_over_sigma(ds: xr.Dataset, limits: xr.Dataset, across: str = "learning
         ax.set_title(f"{ax.get_title()}\n{words}", fontsize="small")
         canvas.sigma_axis(ax, ds.sigma.values)
         canvas.error_axis(ax, panel.chance.item())
-    grain = f"{BAND}; σ in steps of ×{sigma_step(ds.sigma):.2g}"
+    grain = f"{BAND}; σ in steps of ×{round(sigma_step(ds.sigma), 1):g}"
     return canvas.finish(figure, "Test error against read-out uncertainty", ds, BARS, grain)
 
 

@@ -122,13 +122,19 @@ def _logistic_crossing(x: np.ndarray, y: np.ndarray, half: float, guess: float) 
     def curve(u: np.ndarray, low: float, rise: float, middle: float, width: float) -> np.ndarray:
         return low + rise * expit((u - middle) / width)
 
+    def slopes(u: np.ndarray, low: float, rise: float, middle: float, width: float) -> np.ndarray:
+        z = (u - middle) / width
+        share = expit(z)
+        steep = rise * share * (1 - share) / width
+        return np.column_stack([np.ones_like(u), share, -steep, -steep * z])
+
     # a turn sharper than a tenth of a step can't be told from a jump
     bounds = np.array([(0, 1e-6, 0, 0.1), (1, 1, u[-1], u[-1])])
     start = np.clip((y.min(), np.ptp(y), (guess - x[0]) / step, 0.5), *bounds)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", OptimizeWarning)  # the covariance, which isn't used
-            low, rise, middle, width = curve_fit(curve, u, y, p0=start, bounds=bounds)[0]
+            low, rise, middle, width = curve_fit(curve, u, y, p0=start, bounds=bounds, jac=slopes)[0]
     except RuntimeError:  # no convergence
         return math.nan, math.nan
     share = (half - low) / rise
