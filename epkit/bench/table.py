@@ -1,11 +1,10 @@
-"""A store of untrained networks' signals over gain and nudge, and of the errors in stored sweeps; and its interpolation.
+"""A store of untrained networks' signals over gain and nudge, and of errors in stored sweeps; and its plain numbers.
 
 The page, the command and the notebook read the same table, so that they give the same numbers.
 """
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
@@ -20,15 +19,14 @@ from ..ep.probe import one_thread
 from ..study.intervals import t_interval
 from ..study.limit import final_error
 from ..sweep import store
-from ..sweep.parameters import Bench, layer_sizes, validated
+from ..sweep.parameters import Bench, validated
 from ..sweep.runs import memoised, progress_bar, stored_facts
 from . import signals
+from .arithmetic import COMPARED
 
 NOTEBOOK = "15_budget"
 DIGITS = 4  # of every number, so that the page's text is short and no face knows more than another
 MOST_REFERENCES = 8
-# Of a stored sweep: what a design is compared in, on logarithmic scales.
-COMPARED = ("gain", "beta", "learning_rate", "batch_size", "images", "width", "depth")
 CURVE = ("sigma", "error", "low", "high")
 # What makes training another than a budget's.
 OTHERWISE = {"variant", "network", "schedule", "rates", "relaxation_noise", "nudged_iterations", "cold", "warm_up"}
