@@ -303,6 +303,7 @@ def execute(
         finally:
             notebook_path.unlink(missing_ok=True)
         notebook.metadata.pop("papermill", None)
+        notebook.metadata.pop("widgets", None)  # their state, whose names are new each time
         if inputs:
             notebook.metadata["epkit_inputs"] = inputs()
         for cell in notebook.cells:

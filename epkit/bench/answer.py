@@ -10,6 +10,7 @@ from copy import copy
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from math import sqrt
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,8 +25,9 @@ from ..messages import markdown, shown
 from ..readouts.chain import quantity
 from ..readouts.parts import Mismatch, Noise
 from ..sweep import store
-from . import arithmetic, signals, table
+from . import arithmetic, signals
 from .design import Design, designed, imperfections
+from .table import NOTEBOOK, label_of, plain_table
 
 PROFILE = "study"  # whose table is interpolated
 IMAGES, REFERENCES = 256, 2  # of a pass of a layout that the table hasn't, and its untrained networks
@@ -73,7 +75,7 @@ class Answer:
 
 def budget(
     network: Sequence[int] | DeepResistiveNetwork | None = None, readout: Any = None, *,
-    data: str | None = None, train: float | None = None, **options: Any,
+    data: str | None = None, train: float | None = None, table: str | Path | None = None, **options: Any,
 ) -> Answer:  # fmt: skip
     """Will a network learn with these read-outs, and how many must be averaged? A prediction; nothing is trained.
 
@@ -83,6 +85,7 @@ def budget(
         readout: one read, of the parts of `epkit.readouts` (or a `GaussianReadout`); None takes the options alone.
         data: name of the data set, as in `epkit.run`.
         train: seconds (about) to train around the best candidate; None: nothing is trained.
+        table: store of `epkit.bench.signal_table`; None: that of the study.
         options: fields of `epkit.bench.design.Design`: candidates (beta, input_gain, learning_rate, batch_size,
             scheme), imperfections (noise and adc_bits, for example, as numbers or as texts with a unit), margin, …
 
@@ -104,19 +107,22 @@ def budget(
         options = {"hidden": list(network.sizes[1:-1]), "input_gain": network.input_gain} | options
     elif network is not None:
         options["hidden"] = list(network) if isinstance(network, Sequence) and not isinstance(network, str) else network
-    return answered(designed(options), network if isinstance(network, DeepResistiveNetwork) else None, train)
+    return answered(designed(options), network if isinstance(network, DeepResistiveNetwork) else None, train, table)
 
 
-def answered(design: Design, net: DeepResistiveNetwork | None = None, seconds: float | None = None) -> Answer:
+def answered(
+    design: Design, net: DeepResistiveNetwork | None = None, seconds: float | None = None,
+    path: str | Path | None = None,
+) -> Answer:  # fmt: skip
     """The answer to a design, of the table or of a pass; with training for about so many seconds."""
-    path = store.results(PROFILE) / f"{table.NOTEBOOK}.nc"
-    plain = table.plain(path)
-    label = table.label(design.dataset, design.hidden)
+    path = store.results(PROFILE) / f"{NOTEBOOK}.nc" if path is None else Path(path)
+    plain = plain_table(path)
+    label = label_of(design.dataset, design.hidden)
     asked = design.model_dump(mode="json")
     known = net is None and label in plain.get("networks", {}) and design.iterations == plain["iterations"]
     if known:
         look: arithmetic.Look = partial(arithmetic.interpolated, plain, plain["networks"][label])
-        source = f"results/{PROFILE}/{path.name}, interpolated"
+        source = f"{path.parent.name}/{path.name}, interpolated"
     else:
         look, source = _pass(design, net), f"a pass of {IMAGES} images"
     found = arithmetic.candidates(asked, look, signals.SHARES)

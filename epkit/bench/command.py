@@ -14,7 +14,7 @@ from .design import Design, board, designed
 
 
 @click.pass_context
-def _budget(context: click.Context, board_file: Path | None, as_json: bool, train: float | None, **given: Any) -> None:
+def _budget(context: click.Context, board_file: str | None, as_json: bool, train: float | None, **given: Any) -> None:
     values = {} if board_file is None else board(board_file)
     if board_file is not None:
         designed(values, str(board_file))
@@ -25,9 +25,7 @@ def _budget(context: click.Context, board_file: Path | None, as_json: bool, trai
 
 def _options() -> list[click.Parameter]:
     """A click option a field, whose text `Design` reads itself."""
-    options: list[click.Parameter] = [
-        click.Argument(["board_file"], required=False, metavar="[BOARD.yaml]", type=click.Path(path_type=Path))
-    ]
+    options: list[click.Parameter] = [click.Argument(["board_file"], required=False, metavar="[BOARD.yaml]")]
     for name, field in Design.model_fields.items():
         default = field.default
         shown = ",".join(map(str, default)) if isinstance(default, list) else default

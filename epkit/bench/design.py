@@ -12,12 +12,14 @@ import torch
 from pydantic import BeforeValidator, Field, Strict, StrictInt, model_validator
 
 from ..ep.readout import GaussianReadout
-from ..messages import shown
+from ..files import CHECKOUT
+from ..messages import ParameterError, hint, shown
 from ..readouts.chain import Chain, Differential, Part
 from ..readouts.parts import Converter, Drift, HeavyTails, Measured, Mismatch, Noise, RelativeNoise
 from ..sweep.inputs import parameter_file
 from ..sweep.parameters import MANY, Axis, DatasetName, Parameters, Width, validated
 
+BOARDS = CHECKOUT / "boards"
 PREFIXES = {"f": -15, "p": -12, "n": -9, "u": -6, "µ": -6, "μ": -6, "m": -3, "": 0, "k": 3, "M": 6, "G": 9}
 QUANTITY = re.compile(r"([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*(?:(%)|([fpnuµμmkMG]?)(V|S|s|J)?)")
 Scheme = Literal["direct", "differential"]
@@ -108,9 +110,15 @@ class Design(Parameters):
         return self
 
 
-def board(path: Path) -> dict[str, Any]:
-    """The settings of a board file; ParameterError names the file and what is wrong."""
-    return parameter_file(path, str(path))
+def board(name: str | Path) -> dict[str, Any]:
+    """The settings of a board file, a path or the name of one in boards/; ParameterError names it and what is wrong."""
+    path = Path(name)
+    if path.suffix or path.exists():
+        return parameter_file(path, str(path))
+    boards = sorted(file.stem for file in BOARDS.glob("*.yaml"))
+    if str(name) not in boards:
+        raise ParameterError(f"board = {shown(str(name))}: no such board; {hint(name, boards)}")
+    return parameter_file(BOARDS / f"{name}.yaml", f"boards/{name}.yaml")
 
 
 def designed(values: Mapping[str, Any], place: str = "budget") -> Design:

@@ -9,11 +9,11 @@ from typing import Any
 
 from ..data import INFO
 from ..ep.prediction import CONSTANT, SCATTER, WIDE
-from ..files import CHECKOUT, StoreError, replacing
+from ..files import StoreError, replacing
 from ..sweep import store
 from . import arithmetic, table
 from .answer import PROFILE
-from .design import Design, board, designed
+from .design import BOARDS, Design, board, designed
 
 # Where on the page a field stands, what it is called there, and from where to where its slider goes.
 FIELDS: dict[str, tuple[str, str, float, float]] = {
@@ -38,7 +38,7 @@ FIELDS: dict[str, tuple[str, str, float, float]] = {
     "read_time": ("bench", "time of a read", 1e-9, 1),
     "read_energy": ("bench", "energy of a read of a unit", 1e-15, 1e-3),
 }
-BOARD = CHECKOUT / "boards" / "designer.yaml"  # what the page shows at first
+BOARD = BOARDS / "designer.yaml"  # what the page shows at first
 
 
 def write(path: str | Path, results: str | None = None) -> Path:
@@ -52,7 +52,7 @@ def write(path: str | Path, results: str | None = None) -> Path:
         StoreError: where there is no table, or no file can be written.
     """
     path, source = Path(path), store.results(PROFILE) / f"{table.NOTEBOOK}.nc"
-    plain = table.plain(source)
+    plain = table.plain_table(source)
     if not plain:
         raise StoreError(f"{source}: no such store; `make figures PROFILE={PROFILE}` computes it")
     if results is None:

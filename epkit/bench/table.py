@@ -55,7 +55,7 @@ def _computed(bench: Bench, facts: dict[str, object], name: str) -> xr.Dataset:
     pairs = [(dataset, hidden) for dataset, layouts in bench.layouts.items() for hidden in layouts]
     with progress_bar(pairs, desc=name) as bar, one_thread():
         networks = [_network(bench, dataset, hidden) for dataset, hidden in bar]
-    labels = [label(dataset, hidden) for dataset, hidden in pairs]
+    labels = [label_of(dataset, hidden) for dataset, hidden in pairs]
     table = xr.concat(networks, xr.Variable("network", labels), join="outer")
     for variable in table.data_vars:
         table[variable] = _rounded(table[variable])
@@ -66,7 +66,7 @@ def _computed(bench: Bench, facts: dict[str, object], name: str) -> xr.Dataset:
     return table.merge(sweeps(bench.profiles)).assign_attrs(attributes)
 
 
-def label(dataset: str, hidden: list[int]) -> str:
+def label_of(dataset: str, hidden: list[int]) -> str:
     return f"{dataset} {'-'.join(map(str, hidden))}"
 
 
@@ -149,29 +149,29 @@ def _settings(path: Path) -> Iterator[tuple[tuple, dict[str, Any]]]:
     ):
         return
     hidden, batch = recorded["hidden"], recorded["batch_size"]
-    errors = final_error(ds).isel(averaging=0)
-    for error in (
-        errors.sel(dataset=d, learning_rate=r, samples=n)
-        for d in ds.dataset.values for r in ds.learning_rate.values for n in ds.samples.values
-    ):  # fmt: skip
-        error = error.sortby("sigma").sel(sigma=error.sigma > 0).dropna("sigma", how="all")
-        if error.sizes["sigma"] < 2 or error.sizes["seed"] < 2:
+    dims = ("dataset", "learning_rate", "samples", "sigma", "seed")
+    errors = final_error(ds).isel(averaging=0).sortby("sigma").sel(sigma=ds.sigma.sortby("sigma") > 0).transpose(*dims)
+    if errors.sizes["sigma"] < 2 or errors.sizes["seed"] < 2:
+        return
+    interval = t_interval(errors)
+    images = round(float(ds.epoch.max()) * (recorded["train_images"] // batch) * batch)
+    curves = {key: interval[name].values for key, name in zip(CURVE[1:], ("mean", "low", "high"), strict=True)}
+    for place in np.ndindex(curves["error"].shape[:-1]):
+        known = np.isfinite(curves["error"][place])
+        dataset, rate, samples = (errors[dim].values[k] for dim, k in zip(dims, place, strict=False))
+        if known.sum() < 2:
             continue
-        interval = t_interval(error)
         row = {
-            "dataset": error.dataset.item(), "store": f"{path.parent.name}/{path.name}",
-            "gain": recorded["input_gain"], "beta": recorded["beta"], "batch_size": float(batch),
-            "learning_rate": float(error.learning_rate), "width": round(math.exp(np.mean(np.log(hidden))), 3),
-            "depth": float(len(hidden)), "n": int(interval["n"].min()),
-            "images": float(round(float(ds.epoch.max()) * (recorded["train_images"] // batch) * batch)),
-            "sigma": np.sort(error.sigma.values) / math.sqrt(float(error.samples)), "error": interval["mean"].values,
-            "low": interval["low"].clip(0, 1).values, "high": interval["high"].clip(0, 1).values,
-        }  # fmt: skip
-        yield (*(row[key] for key in ("dataset", *COMPARED)), tuple(hidden), float(error.samples)), row
+            "dataset": str(dataset), "store": f"{path.parent.name}/{path.name}", "gain": recorded["input_gain"],
+            "beta": recorded["beta"], "batch_size": float(batch), "learning_rate": float(rate),
+            "width": round(math.exp(np.mean(np.log(hidden))), 3), "depth": float(len(hidden)),
+            "images": float(images), "n": int(errors.sizes["seed"]), "sigma": errors.sigma.values[known] / samples**0.5,
+        } | {key: values[place][known].clip(0, 1) for key, values in curves.items()}  # fmt: skip
+        yield (*(row[key] for key in ("dataset", *COMPARED)), tuple(hidden), int(samples)), row
 
 
 @lru_cache(maxsize=4)
-def plain(path: Path) -> dict[str, Any]:
+def plain_table(path: Path) -> dict[str, Any]:
     """A table as plain numbers, the text that the page holds; {} where there is no such store.
 
     `networks`: by `label`, each with its signals as lists over (gain, beta[, layer]), null where there are none;

@@ -18,3 +18,4 @@ from .architecture import by_first_part, conjecture, errors_over_sigma, limits_o
 from .escape_from_the_plateau import along_the_way, escape_times, learning_curves, precision
 from .why_noise_helps import arms, conducting
 from .harnessing_noise import error_over_reads, gain_map, switched_off
+from .budget import budget, budget_sliders
