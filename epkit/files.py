@@ -16,9 +16,9 @@ from .messages import ParameterError, hint
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 
-# The environment variables of the package, its tests (COUNTS) and the script that checks a change (VENV)
+# The environment variables of the package, its tests (COUNTS, CHROMIUM) and the script that checks a change (VENV)
 FOLDERS = ("EPKIT_COUNTS", "EPKIT_DATA", "EPKIT_DATA_MIRROR", "EPKIT_PARAMS", "EPKIT_RESULTS")
-VARIABLES = (*FOLDERS, "EPKIT_OFFLINE", "EPKIT_TERMINAL", "EPKIT_VENV")
+VARIABLES = (*FOLDERS, "EPKIT_CHROMIUM", "EPKIT_OFFLINE", "EPKIT_TERMINAL", "EPKIT_VENV")
 
 
 class StoreError(RuntimeError):

@@ -1,4 +1,4 @@
-"""Notebook 15: what a board's reads are spoiled by, beside what the network bears, and a figure that follows sliders."""
+"""Notebook 15: what spoils a board's reads, beside what the network bears, and a figure that follows sliders."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ import ipywidgets
 import numpy as np
 from matplotlib.figure import Figure
 
-from ..bench.answer import Answer
+from ..bench.answer import Answer, sentence
 from ..bench.answer import budget as answer_of
-from ..bench.answer import sentence
 from . import canvas
 
 MOST_READS = 1e6
