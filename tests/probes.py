@@ -65,6 +65,10 @@ def needed(**change: Any) -> object:
     return epkit.readouts_needed(net(), **fixed | change)
 
 
+def budget(**change: Any) -> object:
+    return epkit.budget(**{"network": (32, 32), "data": "digits", "input_gain": 100.0, "beta": 0.3} | change)
+
+
 def adaptive(**change: Any) -> object:
     return train(readout=epkit.Adaptive(**{"sigma": 1e-3} | change))
 
@@ -75,7 +79,7 @@ def schedule(**change: Any) -> object:
 
 CALLS = {"DeepResistiveNetwork": net, "gradient": gradient, "train": train, "evaluate": evaluate, "relax": relax,
          "relative_rates": rates, "GaussianReadout": epkit.GaussianReadout, "predict_critical_limit": predict,
-         "readouts_needed": needed, "Schedule": schedule, "Adaptive": adaptive}  # fmt: skip
+         "readouts_needed": needed, "Schedule": schedule, "Adaptive": adaptive, "budget": budget}  # fmt: skip
 COUNTS = [0, -3, 1.5, "3", None, True, nan]
 AMOUNTS = [0.0, -0.1, nan, inf, "a", None, True]
 IMAGES = [X[:, :5], X[:0], X.clone().fill_(nan), X > 0.5, "x", None, 3, X[None, None], X.to(torch.complex64)]
@@ -146,6 +150,11 @@ PROBES: dict[str, dict[str, list[Any]]] = {
         "reads": [3, "until", lambda images: 0, lambda images: nan, lambda images: "a", lambda images: None],
         "layers": [2, "1", [0], [3], [1.5], [True], ["biases"], [None], [[1]]],
         "updates": [2, "biases", [0], [3], [1.5], ["bias"], [None], [[1]]],
+    },
+    "budget": {
+        "network": [(33,), (0,), "32,a", 32.5, (32, 1.5)], "data": ["minst", 3], "readout": [1e-3, "gaussian", object()],
+        "noise": [-1.0, nan, inf, "3 apples", True], "beta": AMOUNTS, "input_gain": AMOUNTS, "learning_rate": AMOUNTS,
+        "batch_size": [0, -3, 1.5, "a", True], "adc_bits": [0, 25, 1.5, "a"], "margin": AMOUNTS, "scheme": ["twice", 3],
     },
     "Adaptive": {"bound": AMOUNTS, "every": COUNTS, "layer": COUNTS, "most": COUNTS, "layers": [[3]]},
 }  # fmt: skip

@@ -93,7 +93,7 @@ def test_voltages_are_in_proportion_to_gain_and_target(network):
     [
         ("noise", Noise(1e-4), 1e-4),
         ("drift", Drift(2e-4, 1.0), 2e-4 / sqrt(2)),
-        ("steps of the converter", Noise(2e-4) | Converter(bits=15, span=(-8, 8)), sqrt(4e-8 + (16 / 2**15) ** 2 / 12)),
+        ("steps of the converter", Noise(4e-4) | Converter(bits=17, span=(-32, 32)), sqrt(16e-8 + 4.0**-11 / 12)),
     ],
 )
 def test_a_term_is_the_noise_that_spoils_the_estimate_as_much(network, name, readout, volts):
