@@ -210,10 +210,10 @@ def sentence(answer: Answer) -> str:
     error = (
         f"expected error {interval(near)} as in {near['store']}"
         if near
-        else "no stored sweep is near enough to expect an error from"
+        else "no stored sweep is near, so train before you build"
     )
     return (
-        f"Yes, predicted: with {how}{scheme}, average N = {best['reads']:,} reads, from {best['reads_low']:,} to "
+        f"Yes, predicted{'' if near else ' but untested'}: with {how}{scheme}, average N = {best['reads']:,} reads, from {best['reads_low']:,} to "
         f"{_count(best['reads_high'])}; {error}; what binds: {best['binding']}."
     )
 

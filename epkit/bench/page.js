@@ -202,7 +202,7 @@ function answer(design) {
 
 const $ = (id) => document.getElementById(id);
 const PREFIXES = { f: -15, p: -12, n: -9, u: -6, µ: -6, μ: -6, m: -3, "": 0, k: 3, M: 6, G: 9 };
-const SHOWN = [[-15, "f"], [-12, "p"], [-9, "n"], [-6, "µ"], [-3, "m"], [0, ""], [3, "k"]];
+const SHOWN = [[-15, "f"], [-12, "p"], [-9, "n"], [-6, "µ"], [-3, "m"], [0, ""], [3, "k"], [6, "M"]];
 
 const plain = (value, digits = 4) => String(Number(Number(value).toPrecision(digits)));
 const percent = (value) => `${plain(100 * value, 3)} %`;
@@ -211,7 +211,7 @@ const escaped = (text) => String(text).replace(/[&<>"]/g, (c) => `&#${c.charCode
 
 function quantity(value, unit) {
   if (!value) return `0 ${unit}`;
-  const power = Math.min(3, Math.max(-15, 3 * Math.floor(Math.log10(Math.abs(value) * (1 + 1e-12)) / 3)));
+  const power = Math.min(unit ? 3 : 6, Math.max(-15, 3 * Math.floor(Math.log10(Math.abs(value) * (1 + 1e-12)) / 3)));
   return `${plain(value / 10 ** power)} ${SHOWN.find(([p]) => p === power)[1]}${unit}`;
 }
 const volts = (value) => quantity(value, "V");
@@ -247,8 +247,10 @@ const toSlider = (value, field) =>
 function fromSlider(position, field) {
   if (position < 1) return field.optional ? "" : "0";
   const value = field.from * (field.to / field.from) ** ((position - 1) / 999);
-  return field.whole ? String(Math.round(value)) : field.unit ? quantity(Number(value.toPrecision(3)), field.unit) : plain(value, 3);
+  return field.whole ? String(Math.round(value)) : prefixed(field) ? quantity(Number(value.toPrecision(3)), field.unit) : plain(value, 3);
 }
+
+const prefixed = (field) => ["V", "s", "J"].includes(field.unit);
 
 function control(field) {
   const box = document.createElement("div");
@@ -260,7 +262,7 @@ function control(field) {
     `<input type="range" id="${field.name}-slider" min="${least}" max="1000" aria-label="${escaped(field.label)}, slider">`;
   const [text, slider] = box.querySelectorAll("input");
   const initial = TABLE.board[field.name];
-  const show = (value) => (value === null ? "" : field.unit && value ? quantity(value, field.unit) : plain(value, 6));
+  const show = (value) => (value === null ? "" : prefixed(field) && value ? quantity(value, field.unit) : plain(value, 6));
   text.value = field.list ? initial.map(show).join(", ") : show(initial);
   const follow = () => {
     const first = text.value.split(",")[0].trim();
@@ -301,9 +303,9 @@ function sentence(given) {
   const scheme = design.adc_bits === null ? "" : `, ${best.scheme} conversion`;
   const error = near
     ? `expected error ${percent(near.error)} [${percent(near.low)}, ${percent(near.high)}] as in ${near.store}`
-    : "no stored sweep is near enough to expect an error from";
+    : "no stored sweep is near, so train before you build";
   const range = `from ${count(best.reads_low)} to ${count(best.reads_high)}`;
-  return `Yes, predicted: with ${how}${scheme}, average N = ${count(best.reads)} reads, ${range}; ${error}; what binds: ${best.binding}.`;
+  return `Yes, predicted${near ? "" : " but untested"}: with ${how}${scheme}, average N = ${count(best.reads)} reads, ${range}; ${error}; what binds: ${best.binding}.`;
 }
 
 const table = (columns, rows) =>
@@ -392,7 +394,7 @@ function limitFigure({ best, design }) {
     `<rect class="band" x="${left}" width="${width}" y="${y(best.limit_high)}" height="${y(best.limit_low) - y(best.limit_high)}"/>` +
       `<line class="limit" x1="${left}" x2="${left + width}" y1="${y(best.limit)}" y2="${y(best.limit)}"/>` +
       `<line class="allowed" x1="${left}" x2="${left + width}" y1="${y(best.limit / design.margin)}" y2="${y(best.limit / design.margin)}"/>` +
-      frame(x, y, powers, decades(span), powers.map((n) => n.toLocaleString("en")), "reads averaged, N") + curve + at,
+      frame(x, y, powers, decades(span), powers.map((n) => quantity(n, "")), "reads averaged, N") + curve + at,
   );
 }
 
