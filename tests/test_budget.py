@@ -164,7 +164,7 @@ def random_designs():
         values = {
             "dataset": dataset, "hidden": [int(n) for n in layers.split("-")],
             "input_gain": [10 ** dice.uniform(1.3, 3.5) for _ in range(dice.randint(1, 2))],
-            "target": dice.choice([1.0, 1.0, 0.5, 1.7]), "beta": [10 ** dice.uniform(-1.5, -0.1)],
+            "target": dice.choice([1.0, 1.0, 0.5, 1.7]), "beta": [10 ** dice.uniform(-1.5, -0.6 if layers.startswith("32") else -0.1)],
             "learning_rate": [10 ** dice.uniform(-2.5, -1)], "batch_size": [dice.choice([1, 4, 8, 32])],
             "scheme": dice.choice([["direct"], ["differential"], ["direct", "differential"]]),
             "noise": zero_or(-6, -2), "correlation": dice.choice([0.0, 0.0, 0.01, 1.0]),

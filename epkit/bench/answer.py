@@ -212,8 +212,9 @@ def sentence(answer: Answer) -> str:
         if near
         else "no stored sweep is near, so train before you build"
     )
+    yes = "Yes, predicted" if near else "Yes, predicted but untested"
     return (
-        f"Yes, predicted{'' if near else ' but untested'}: with {how}{scheme}, average N = {best['reads']:,} reads, from {best['reads_low']:,} to "
+        f"{yes}: with {how}{scheme}, average N = {best['reads']:,} reads, from {best['reads_low']:,} to "
         f"{_count(best['reads_high'])}; {error}; what binds: {best['binding']}."
     )
 
