@@ -153,8 +153,9 @@ PROBES: dict[str, dict[str, list[Any]]] = {
     },
     "budget": {
         "network": [(33,), (0,), "32,a", 32.5, (32, 1.5)], "data": ["minst", 3],
-        "readout": [1e-3, "gaussian", object()], "noise": [-1.0, nan, inf, "3 apples", True], "beta": AMOUNTS, "input_gain": AMOUNTS,
-        "learning_rate": AMOUNTS, "batch_size": [0, -3, 1.5, "a", True], "adc_bits": [0, 25, 1.5, "a"], "margin": AMOUNTS, "scheme": ["twice", 3],
+        "readout": [1e-3, "gaussian", object()], "noise": [-1.0, nan, inf, "3 apples", True], "beta": AMOUNTS,
+        "input_gain": AMOUNTS, "learning_rate": AMOUNTS, "batch_size": [0, -3, 1.5, "a", True],
+        "adc_bits": [0, 25, 1.5, "a"], "margin": AMOUNTS, "scheme": ["twice", 3],
     },
     "Adaptive": {"bound": AMOUNTS, "every": COUNTS, "layer": COUNTS, "most": COUNTS, "layers": [[3]]},
 }  # fmt: skip

@@ -161,10 +161,11 @@ def random_designs():
     zero_or = lambda low, high: dice.choice([0.0, 10 ** dice.uniform(low, high)])  # noqa: E731
     for label in itertools.islice(itertools.cycle(plain["networks"]), DESIGNS):
         dataset, layers = label.split()
+        strongest = -0.6 if layers.startswith("32") else -0.1
         values = {
             "dataset": dataset, "hidden": [int(n) for n in layers.split("-")],
             "input_gain": [10 ** dice.uniform(1.3, 3.5) for _ in range(dice.randint(1, 2))],
-            "target": dice.choice([1.0, 1.0, 0.5, 1.7]), "beta": [10 ** dice.uniform(-1.5, -0.6 if layers.startswith("32") else -0.1)],
+            "target": dice.choice([1.0, 1.0, 0.5, 1.7]), "beta": [10 ** dice.uniform(-1.5, strongest)],
             "learning_rate": [10 ** dice.uniform(-2.5, -1)], "batch_size": [dice.choice([1, 4, 8, 32])],
             "scheme": dice.choice([["direct"], ["differential"], ["direct", "differential"]]),
             "noise": zero_or(-6, -2), "correlation": dice.choice([0.0, 0.0, 0.01, 1.0]),
@@ -173,8 +174,10 @@ def random_designs():
             "margin": dice.choice([1.0, 3.0, 5.5]), "most_reads": dice.choice([100, 10_000, 1_000_000]),
             "images": dice.choice([7000, 70_000]), "read_time": zero_or(-8, -4), "read_energy": zero_or(-12, -8),
         }  # fmt: skip
-        values["input_gain"] = sorted(gain * values["target"] for gain in values["input_gain"])
-        if dice.random() < 0.8:
+        if dice.random() < 0.3:  # as the study's networks, or nearly
+            values |= {"input_gain": [1100.0], "beta": [0.2], "learning_rate": [0.02], "batch_size": [8], "target": 1.0}
+        else:
+            values["input_gain"] = sorted(gain * values["target"] for gain in values["input_gain"])
             values |= {"adc_bits": dice.randint(6, 18), "adc_range": 10 ** dice.uniform(-1, 2)}
         yield values
 
@@ -206,7 +209,7 @@ def options_of(values):
 
 
 def test_designs_of_all_kinds_are_answered_in_all_ways(answers):
-    assert {found["best"]["reason"] for _, found in answers} >= {"", "floor", "bias"}
+    assert {one["reason"] for _, found in answers for one in found["candidates"]} == set(arithmetic.REASONS)
     assert any(found["nearest"] for _, found in answers)
 
 
@@ -318,7 +321,7 @@ def test_an_option_that_makes_no_sense_is_refused_by_its_name(field, capsys):
 
 def test_what_else_is_refused(tmp_path, capsys):
     for arguments, message in {
-        ("--datset", "mnist"): "No such option '--datset'. Did you mean",
+        ("--datset", "mnist"): "No such option '--datset'. (Did you mean one of: '--dataset'",
         ("--dataset", "minst"): "dataset = 'minst': no such data set; did you mean mnist?",
         ("--scheme", "twice"): "scheme.0 = 'twice': Input should be 'direct' or 'differential'",
         ("--adc-bits", "12"): "adc_range = None: is needed with adc_bits = 12",
@@ -356,6 +359,10 @@ def test_the_listed_sweeps_are_those_of_the_stores():
     ds = store.read(path)
     for row in listed:
         error = ds.test_error.isel(dataset=0, averaging=0, samples=0, epoch=-1).sel(learning_rate=row["learning_rate"])
-        diverged = ds.diverged.isel(dataset=0, averaging=0, samples=0).sel(learning_rate=row["learning_rate"])
-        mean = error.where(diverged != 1, ds.chance.item()).mean("seed").sortby("sigma")
+        diverged = ds.diverged.isel(dataset=0, averaging=0, samples=0).sel(learning_rate=row["learning_rate"]) == 1
+        mean = (
+            error.where(~(diverged.any("epoch") if "epoch" in diverged.dims else diverged), ds.chance.item())
+            .mean("seed")
+            .sortby("sigma")
+        )
         np.testing.assert_allclose(row["error"], mean.sel(sigma=mean.sigma > 0).values, rtol=1e-3)

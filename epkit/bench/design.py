@@ -35,7 +35,8 @@ def _quantity(unit: str) -> BeforeValidator:
         parts = QUANTITY.fullmatch(value.strip())
         if parts is None or (parts[2] and unit) or (parts[4] or unit) != unit or (parts[3] and not unit):
             raise ValueError(f"must be a number{f' in {unit}' if unit else ''}, such as {example} or 2e-3")
-        return float(f"{float(parts[1])}e{-2 if parts[2] else PREFIXES[parts[3] or '']}")
+        digits, _, power = parts[1].lower().partition("e")  # one rounding, as the page's
+        return float(f"{digits}e{int(power or 0) + (-2 if parts[2] else PREFIXES[parts[3] or ''])}")
 
     return BeforeValidator(read)
 

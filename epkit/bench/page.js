@@ -221,7 +221,8 @@ function read(text, field) {
   const unit = field.unit;
   if (!match || (match[2] && unit) || (match[4] ?? unit) !== unit || (match[3] && !unit))
     throw new Error(`${field.label}: ${text || "nothing"} is no number${unit ? ` in ${unit}` : ""}`);
-  const value = Number(`${Number(match[1])}e${match[2] ? -2 : PREFIXES[match[3] ?? ""]}`);
+  const [digits, power = "0"] = match[1].split(/e/i);
+  const value = Number(`${digits}e${Number(power) + (match[2] ? -2 : PREFIXES[match[3] ?? ""])}`);
   if (!(value >= field.least && value <= field.most) || (field.whole && !Number.isInteger(value)))
     throw new Error(`${field.label}: ${text} is not allowed, ${field.whole ? "whole numbers " : ""}from ${field.least} to ${field.most} are`);
   return value;
