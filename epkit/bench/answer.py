@@ -21,7 +21,7 @@ from ..ep import checks
 from ..ep.networks import DeepResistiveNetwork
 from ..ep.probe import evaluate, relative_rates
 from ..ep.training import train as trained
-from ..messages import markdown, shown
+from ..messages import ParameterError, markdown, shown
 from ..readouts.chain import quantity
 from ..readouts.parts import Mismatch, Noise
 from ..sweep import store
@@ -125,7 +125,10 @@ def answered(
         source = f"{path.parent.name}/{path.name}, interpolated"
     else:
         look, source = _pass(design, net), f"a pass of {IMAGES} images"
-    found = arithmetic.candidates(asked, look, signals.SHARES)
+    try:
+        found = arithmetic.candidates(asked, look, signals.SHARES)
+    except ValueError as error:  # beyond the table, or a nudge that the network can't bear
+        raise ParameterError(f"budget: {error}") from None
     best = arithmetic.best(found)
     near = arithmetic.nearest(asked, best, plain.get("sweeps", []))
     answer = Answer(asked, found, best, near, arithmetic.cost(asked, best), source)
