@@ -156,8 +156,8 @@ def _pass(design: Design, net: DeepResistiveNetwork | None) -> arithmetic.Look:
         passes = []
         for each, states in zip(nets, free, strict=True):
             each.input_gain = gain
-            options = {"beta": beta, "iterations": design.iterations}
-            passes.append(signals.nudged(each, x, t, [gain * v for v in states], **options))
+            moved = [gain * v for v in states]
+            passes.append(signals.nudged(each, x, t, moved, beta=beta, iterations=design.iterations))
         found: arithmetic.Signals = {
             key: np.exp(np.mean([np.log(one[key]) for one in passes], axis=0)).tolist() for key in passes[0]
         }

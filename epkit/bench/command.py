@@ -13,8 +13,7 @@ from .answer import answered
 from .design import Design, board, designed
 
 
-@click.pass_context
-def _budget(context: click.Context, board_file: str | None, as_json: bool, train: float | None, **given: Any) -> None:
+def _budget(board_file: str | None, as_json: bool, train: float | None, **given: Any) -> None:
     values = {} if board_file is None else board(board_file)
     if board_file is not None:
         designed(values, str(board_file))

@@ -100,7 +100,7 @@ def _network(bench: Bench, dataset: str, hidden: list[int]) -> xr.Dataset:
         found.append(xr.Dataset(of_seed, layers | axes))
     together = xr.concat(found, "seed")
     with np.errstate(divide="ignore"):
-        means = np.exp(np.log(together.drop_vars("level")).mean("seed", skipna=False))
+        means = xr.ufuncs.exp(xr.ufuncs.log(together.drop_vars("level")).mean("seed", skipna=False))
     return means.assign(level=together.level.mean("seed"))
 
 
@@ -118,9 +118,9 @@ def sweeps(profiles: list[str]) -> xr.Dataset:
     """Test errors over the noise of a read of N, of all stored sweeps of these profiles, over (setting, point)."""
     rows: dict[tuple, dict[str, Any]] = {}
     for path in (path for profile in profiles for path in sorted(store.results(profile).glob("*.nc"))):
-        for key, row in _settings(path):
-            if key not in rows or row["n"] > rows[key]["n"]:
-                rows[key] = row
+        for setting, row in _settings(path):
+            if setting not in rows or row["n"] > rows[setting]["n"]:
+                rows[setting] = row
     points = max((len(row["sigma"]) for row in rows.values()), default=1)
     wide = {
         key: (("setting", "point"), np.array([_padded(row[key], points) for row in rows.values()]).reshape(-1, points))
