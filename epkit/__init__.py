@@ -1,6 +1,7 @@
 """Equilibrium Propagation under uncertainty: networks, learning, read-out noise, and the study built on them."""
 
 from . import readouts
+from .bench.answer import budget
 from .circuit.network import Circuit, CircuitNetwork
 from .data import add as add_data
 from .ep.devices import DeviceNetwork
@@ -39,6 +40,7 @@ __all__ = [
     "StoreError",
     "ThermalNetwork",
     "add_data",
+    "budget",
     "evaluate",
     "examine_network",
     "finished_runs",

@@ -34,6 +34,8 @@ from jupyter_core.utils import run_sync
 from pydantic import BaseModel
 
 from . import data
+from .bench import table
+from .bench.command import budget_command, page_command
 from .files import CHECKOUT, StoreError, digest, environment, remove_leftovers, renewed, replacing, set_aside, writable
 from .messages import ParameterError, hint, markdown
 from .reference.exactness import stored
@@ -42,13 +44,13 @@ from .study.registration import FIXED
 from .study.report import conclusion, evidence, judged_rows, page
 from .sweep import pool, store
 from .sweep.inputs import BASE, NOTEBOOKS, experiment, profile_folder, profile_settings
-from .sweep.parameters import Checked, Comparison, Mechanism, Oracles, Summary, Sweep, validated
+from .sweep.parameters import Bench, Checked, Comparison, Mechanism, Oracles, Summary, Sweep, validated
 from .sweep.runs import OtherExperiment, complete_store
 
 # What epkit refuses in words; raised in a notebook, it needs no traceback of the kernel's.
 REFUSALS = ParameterError, StoreError, data.DataUnavailable, pool.ClusterError
 PLAIN = [refusal.__name__ for refusal in (*REFUSALS, OtherExperiment, store.Damaged)]
-Experiment = Sweep | Mechanism | Oracles
+Experiment = Sweep | Mechanism | Oracles | Bench
 DRAWN_AT_ONCE = 4  # notebooks at most, where none has anything to compute
 KERNEL_ANSWERS = 120  # seconds at most
 # not that it uses TCP, nor that it is shut down; and no history
@@ -115,6 +117,10 @@ def _home() -> Iterator[None]:
 def commands() -> None:
     """What `make figures`, `make notebooks` and `make data` call."""
     environment("")  # a misspelt variable is refused whatever is called
+
+
+commands.add_command(budget_command)
+commands.add_command(page_command)
 
 
 @commands.command("figures", short_help="Compute and draw a profile.")
@@ -298,6 +304,7 @@ def execute(
         finally:
             notebook_path.unlink(missing_ok=True)
         notebook.metadata.pop("papermill", None)
+        notebook.metadata.pop("widgets", None)  # their state, whose names are new each time
         if inputs:
             notebook.metadata["epkit_inputs"] = inputs()
         for cell in notebook.cells:
@@ -436,7 +443,7 @@ def _experiments(work: dict[str, BaseModel]) -> dict[str, Experiment]:
                 experiments[f"{name}.nc"] = parameters.sweep
                 if parameters.check is not None:
                     experiments[f"{name}.check.nc"] = parameters.check
-            case Sweep() | Mechanism() | Oracles():
+            case Sweep() | Mechanism() | Oracles() | Bench():
                 experiments[f"{name}.nc"] = parameters
     return experiments
 
@@ -466,7 +473,12 @@ def _datasets(experiment: Experiment) -> list[str]:
 
 
 def _stored(path: Path, wanted: Experiment) -> xr.Dataset | None:
-    return stored(path, wanted) if isinstance(wanted, Oracles) else complete_store(path, wanted)
+    match wanted:
+        case Oracles():
+            return stored(path, wanted)
+        case Bench():
+            return table.complete(path, wanted)
+    return complete_store(path, wanted)
 
 
 def _inputs(source: Path, parameters: BaseModel, folder: Path) -> str:

@@ -86,6 +86,7 @@ CALLS = {
     "SpiceCircuit": made(ngspice.SpiceCircuit, sizes=(3, 4, 2)), "measured": ngspice.measured,
     "connect": made(instrument.connect, address="/dev/null"), "Instrument": made(instrument.Instrument, link=LINE),
     "Checkpoint": network.Checkpoint,
+    "budget": made(epkit.budget, network=(32, 32), data="digits", input_gain=100.0, beta=0.3),
 }  # fmt: skip
 LEAST = [-0.1, nan, inf, "a", None, True]
 SHARES = [1.1, -0.1, nan, inf, "a", True]
@@ -224,6 +225,12 @@ PROBES: dict[str, dict[str, list[Any]]] = {
     "connect": {"address": [None, 3, ""], "baud": [0, -1, "a", None, 1.5], "timeout": AMOUNTS},
     "Instrument": {"link": [None, "a", -1, 1.5], "timeout": AMOUNTS},
     "Checkpoint": {"net": [None, 3, CIRCUIT]},
+    "budget": {
+        "network": [(33,), (0,), "32,a", 32.5, (32, 1.5)], "data": ["minst", 3],
+        "readout": [1e-3, "gaussian", object()], "noise": [-1.0, nan, inf, "3 apples", True], "beta": AMOUNTS,
+        "input_gain": AMOUNTS, "learning_rate": AMOUNTS, "batch_size": [0, -3, 1.5, "a", True],
+        "adc_bits": [0, 25, 1.5, "a"], "margin": AMOUNTS, "scheme": ["twice", 3],
+    },
     "Adaptive": {"bound": AMOUNTS, "every": COUNTS, "layer": COUNTS, "most": COUNTS, "layers": [[3]]},
 }  # fmt: skip
 # What must be taken, whatever its type.

@@ -13,7 +13,10 @@ import pytest
 
 TABLE = "bad_input"  # where these are counted
 # What else may be named where two arguments don't fit each other, or a read-out's own is wrong.
-ALSO = {"readout": ("sigma", ".noise returned"), "x": ("y has the shape",)}
+ALSO = {
+    "readout": ("sigma", ".noise returned"), "x": ("y has the shape",), "network": ("hidden",), "data": ("dataset",),
+}  # fmt: skip
+KINDS = "ValueError", "ParameterError"  # which is one
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +32,7 @@ def test_what_makes_no_sense_is_refused_by_its_name(probed, counted):
     for probe, (kind, message) in probed["refused"].items():
         argument = re.match(r"[\w.]+\.(\w+)\[", probe)[1]
         names = (argument.rstrip("s"), *ALSO.get(argument, ()))
-        clear = kind == "ValueError" and "\n" not in message and any(map(message.__contains__, names))
+        clear = kind in KINDS and "\n" not in message and any(map(message.__contains__, names))
         outcome = "refused by name" if clear else f"NOT WELL: {kind or 'accepted'}"
         counted(f"public calls: {probe.partition('[')[0].rpartition('.')[0]}", outcome)
         if not clear:

@@ -15,6 +15,7 @@ FLOORS = [
     ("data", "readouts"),
     ("sweep",),
     ("reference", "study", "circuit"),
+    ("bench",),
     ("figures",),
     ("__init__", "__main__"),
 ]

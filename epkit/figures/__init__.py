@@ -20,3 +20,4 @@ from .why_noise_helps import arms, conducting
 from .harnessing_noise import error_over_reads, gain_map, switched_off
 from .hardware_readouts import bits, dither_window, error_by_kind, limit_by_kind
 from .other_networks import error_by_rule, noise_in_relaxation
+from .budget import budget, budget_sliders

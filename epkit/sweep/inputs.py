@@ -18,14 +18,14 @@ from pydantic import BaseModel
 
 from ..files import CHECKOUT, environment_folder
 from ..messages import ParameterError, hint, short, shown
-from .parameters import Checked, Comparison, Mechanism, Oracles, Published, Summary, Sweep, validated
+from .parameters import Bench, Checked, Comparison, Mechanism, Oracles, Published, Summary, Sweep, validated
 from .store import results
 
 LARGEST = 1 << 20  # bytes of a parameter file: a thousand times those of the study
 NOTEBOOKS = CHECKOUT / "notebooks"
 # What a notebook is, by the tag that its parameters cell carries beside `parameters`.
 EXPERIMENTS: dict[str, type[BaseModel]] = {
-    model.__name__: model for model in (Sweep, Checked, Comparison, Published, Mechanism, Oracles, Summary)
+    model.__name__: model for model in (Sweep, Checked, Comparison, Published, Mechanism, Oracles, Bench, Summary)
 }
 BASE = "base.yaml"  # what the notebooks of a profile share
 HOW = ("profile", "scheduler")  # a parameters cell's names that say how to compute, not what

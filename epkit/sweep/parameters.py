@@ -384,6 +384,30 @@ class Oracles(Parameters):
         return self
 
 
+class Bench(Parameters):
+    """Notebook 15: signals of untrained networks over gain and nudge, and what stored sweeps say of errors."""
+
+    layouts: Annotated[dict[DatasetName, list[Annotated[list[Width], Field(min_length=1)]]], Field(min_length=1)]
+    gains: Annotated[list[Positive], Field(min_length=2), Axis]  # input gain over target
+    betas: Annotated[list[Positive], Field(min_length=2), Axis]  # S
+    iterations: Count = 6  # of each phase
+    images: Annotated[Count, Field(ge=2)] = 256
+    units: Count = 1536  # hidden ones of all the untrained networks that a mean is of: a wide network is its own mean
+    profiles: list[FileName] = []  # whose stored sweeps are listed
+    board: FileName = "designer"  # a file of boards/
+
+    @model_validator(mode="after")
+    def _possible(self) -> Bench:
+        for info in (INFO[name] for name in self.layouts):
+            if self.images > info.n_train:
+                raise ValueError(f"images = {self.images}: {info.title} allows 2 to {info.n_train}")
+        return self
+
+    @property
+    def dataset(self) -> list[str]:
+        return list(self.layouts)
+
+
 class Summary(Parameters):
     """Notebook 05: computes nothing, and sums up the profile's stores."""
 
