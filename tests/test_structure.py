@@ -16,6 +16,7 @@ FLOORS = [
     ("sweep",),
     ("reference", "study", "circuit"),
     ("figures",),
+    ("publish",),
     ("__init__", "__main__"),
 ]
 MOST_LINES, MOST_PARAMETERS = 60, 12

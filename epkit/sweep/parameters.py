@@ -47,7 +47,7 @@ Width = Annotated[StrictInt, Field(ge=2, le=MANY), AfterValidator(_even)]
 Number = Annotated[float, Strict(), Field(allow_inf_nan=False, le=1e38)]
 Positive = Annotated[Number, Field(gt=0)]
 Share = Annotated[Number, Field(gt=0, lt=1)]
-DatasetName = Annotated[str, AfterValidator(_known)]
+DatasetName = Annotated[str, AfterValidator(_known), Field(json_schema_extra={"enum": [*INFO]})]
 FileName = Annotated[str, Field(pattern=r"^[0-9A-Za-z][0-9A-Za-z._-]{0,99}$")]  # part of one
 Model = TypeVar("Model", bound=BaseModel)
 
