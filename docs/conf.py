@@ -45,8 +45,8 @@ autodoc_typehints_format = "short"
 napoleon_google_docstring = True
 python_use_unqualified_type_names = True
 nitpicky = True
-# Types of other libraries, whose own pages can't be asked without a network; and shapes, which are words, not names.
-nitpick_ignore_regex = [("py:.*", r"(?!epkit\.).*"), ("py:.*", r"epkit\..*\.(Model|Stores)")]
+# Types of other libraries, whose own pages can't be asked without a network; and names for types, which are spelt out.
+nitpick_ignore_regex = [("py:.*", r"(?!epkit\.).*"), ("py:.*", r"epkit\..*\.(_\w+|Key|Model|Operation|Stores)")]
 
 
 def figure(entry: dict) -> str:
@@ -95,7 +95,13 @@ def mathml(writer: HTML5Translator, node: nodes.Element) -> None:
     raise nodes.SkipNode
 
 
+def plain(app: Sphinx, what: str, name: str, thing: object, options: object, lines: list[str]) -> None:
+    """Docstrings are plain text, in which |x| is a norm."""
+    lines[:] = [line.replace("|", r"\|") for line in lines]
+
+
 def setup(app: Sphinx) -> None:
+    app.connect("autodoc-process-docstring", plain)
     app.add_html_math_renderer("mathml", (mathml, None), (mathml, None))
     if BUDGET:  # one file of its own, beside the site's
         app.connect("build-finished", lambda app, _: import_module(BUDGET.name).write(app.outdir / "budget.html"))

@@ -55,11 +55,12 @@ def figure_manifest(profiles: tuple[str, ...]) -> list[dict[str, Any]]:
     root = CHECKOUT / "results"
     commits = {path: _commits(path) for profile in profiles for path in sorted((root / profile).glob("*.nc"))}
     words = {digest: text for path in NOTEBOOKS.glob("*.ipynb") for digest, text in _shown(path).items()}
+    reads = {path: _reads(path) for path in NOTEBOOKS.glob("*.ipynb")}
     figures = []
     for png in sorted(path for profile in profiles for path in (root / profile / "figures").glob("*.png")):
         profile, number = png.parent.parent.name, png.name.partition("_")[0]
-        (notebook,) = NOTEBOOKS.glob(f"{number}_*.ipynb")
-        stores = [path for path in sorted((root / profile).glob("*.nc")) if path.name.startswith(_reads(notebook))]
+        (notebook,) = (path for path in reads if path.name.startswith(f"{number}_"))
+        stores = [path for path in sorted((root / profile).glob("*.nc")) if path.name.startswith(reads[notebook])]
         files = [CHECKOUT / "params" / profile / name for name in (f"{notebook.stem}.yaml", BASE)]
         figures.append(
             {
