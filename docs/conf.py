@@ -64,7 +64,7 @@ def figure(entry: dict) -> str:
         stores = f" · stores: {stores}" if stores else ""
     commits = ", ".join(map(commit, entry["commits"])) or "not recorded"
     return (
-        f"### {title}\n\n![{entry['words']}](../{png})\n\n{caption}\n\n"
+        f"## {title}\n\n![{entry['words']}](../{png})\n\n{caption}\n\n"
         f"Drawn by [{Path(entry['notebook']).stem}](../{entry['notebook']}) (also as {links(others)})"
         f" · parameters: {links(entry['parameters'])} · computed by commit {commits}{stores}\n"
     )
