@@ -56,7 +56,8 @@ def figure(entry: dict) -> str:
     def links(names: list[str]) -> str:
         return ", ".join(f"[{Path(name).name}](../{name})" for name in names)
 
-    title, _, caption = (entry["words"] or entry["figure"]).partition(". ")
+    title, _, caption = entry["words"].partition(". ")
+    caption = "" if "_{" in caption else caption  # a drawing's labels say nothing outside it
     stores = links(entry["stores"])
     if len(entry["stores"]) > 3:
         stores = f"\n\n<details><summary>{len(entry['stores'])} stores</summary>\n\n{stores}\n\n</details>\n"
