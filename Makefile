@@ -9,7 +9,7 @@ $(or $(MAKECMDGOALS),help):
 else
 
 .DEFAULT_GOAL := help
-.PHONY: help env figures recompute notebooks test faults bench schedule lab data validate lint lock clean
+.PHONY: help env figures recompute notebooks records test faults bench schedule lab html release data validate lint lock clean
 
 VENV ?= .venv
 PROFILE ?= quick
@@ -69,6 +69,9 @@ recompute: env  ## like figures, with PROFILE's finished stores set aside (*.old
 notebooks: env  ## refresh the committed, executed notebooks from the committed stores
 	$(PY) -m epkit notebooks
 
+records: env  ## renew what is made from stores, notebooks and models: README, manifests, schemas
+	$(PY) -m epkit records
+
 # kernels start without the settings and startup files of whoever calls it
 test validate faults: export IPYTHONDIR := $(CURDIR)/.cache/ipython
 test validate faults: export PYTHONSTARTUP :=
@@ -97,6 +100,13 @@ schedule: env  ## measure and simulate how a large study splits into jobs: table
 
 lab: env  ## open the notebooks in JupyterLab, with the whole checkout beside them
 	$(PY) -m jupyter lab --notebook-dir=. --LabApp.default_url=/lab/tree/notebooks
+
+html: env  ## the study as a site, in build/html, from what is committed; nothing is executed
+	$(PY) -m sphinx -b html -c docs -d build/doctrees -E -W --keep-going -q . build/html
+	@echo "build/html/index.html is the front page."
+
+release: env  ## stores, figures, lock and metadata as an RO-Crate, in build/release
+	$(PY) -m epkit release build/release --date "$$(git log -1 --format=%cs)"
 
 data: env  ## fetch and verify the data sets (SETS=… for some)
 	$(PY) -m epkit data $(SETS)

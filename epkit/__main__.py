@@ -18,6 +18,7 @@ import textwrap
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
@@ -33,7 +34,7 @@ from jupyter_client.manager import AsyncKernelManager
 from jupyter_core.utils import run_sync
 from pydantic import BaseModel
 
-from . import data
+from . import data, publish
 from .bench import table
 from .bench.command import budget_command, page_command
 from .files import CHECKOUT, StoreError, digest, environment, remove_leftovers, renewed, replacing, set_aside, writable
@@ -137,13 +138,31 @@ def _figures(profile: str, fallback: str | None, scheduler: str | None, fresh: b
 
 @commands.command("notebooks", short_help="Renew the committed notebooks.")
 def _notebooks() -> None:
-    """Re-execute the committed notebooks in place, and renew README, docs/results.md and the stores' checksums."""
+    """Re-execute the committed notebooks in place, and renew what `records` renews."""
     for path in sorted(NOTEBOOKS.glob("*.ipynb")):
         execute(path, path, {})
         print(f"executed {path.relative_to(CHECKOUT)}")
-    for path, text in generated(README_PROFILE).items():
-        path.write_text(renewed(path, MARKS, text), encoding="utf-8")
-    (store.results("") / "SHA256SUMS").write_text(manifest(), encoding="utf-8")
+    _renew()
+
+
+@commands.command("records", short_help="Renew what is made from stores, notebooks and models.")
+def _records() -> None:
+    """Renew README, docs/results.md, checksums, the manifest of figures, the schemas of parameters, .zenodo.json."""
+    _renew()
+
+
+def _renew() -> None:
+    for path, text in records().items():
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+
+
+@commands.command("release", short_help="Write the study as an RO-Crate.")
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+@click.option("--date", "published", type=click.DateTime(["%Y-%m-%d"]), required=True, help="Of the publication.")
+def _release(folder: Path, published: datetime) -> None:
+    """Write stores, figures, lock and metadata as an RO-Crate, and its zip file, into FOLDER."""
+    print(f"{publish.release(folder, published.date())} is written; the folder beside it holds the same")
 
 
 @commands.command(
@@ -385,6 +404,14 @@ def summary(profile: str, note: str, seconds: float) -> str:
         f"\nFigures: {_within_checkout(folder / 'figures')}   stores and executed notebooks: {_within_checkout(folder)}"
     )
     return "\n".join(lines)
+
+
+def records() -> dict[Path, str]:
+    """The committed files that are made from others, with what they must hold."""
+    pages = {path: renewed(path, MARKS, text) for path, text in generated(README_PROFILE).items()}
+    figures = publish.as_json(publish.figure_manifest(COMMITTED))
+    files = {store.results("") / "SHA256SUMS": manifest(), publish.FIGURES: figures, publish.ZENODO: publish.zenodo()}
+    return pages | files | publish.schemas()
 
 
 def manifest() -> str:

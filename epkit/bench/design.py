@@ -139,7 +139,7 @@ def imperfections(readout: Any) -> dict[str, Any]:
         chain = readout if isinstance(readout, Chain) else Chain((readout,))
     else:
         raise ValueError(f"readout = {shown(readout)}: must be made of the parts of epkit.readouts, or None")
-    if chain.samples > 1:
+    if chain.samples != 1:
         raise ValueError(f"readout = {shown(str(chain))}: must be a single read, the budget says how many are averaged")
     found: dict[str, Any] = {}
     for part in chain.parts:

@@ -46,6 +46,7 @@ def measure_exactness(parameters: Oracles | Mapping[str, object], path: str | Pa
 
     Returns:
         Dataset with, layers that a network lacks being NaN,
+
         - distance (network, phase, iteration, layer): rms distance to the exact steady state (V);
         - cosine and relative_error (network, reference, iteration, layer): EP estimate at the published beta and with
           these iterations a phase, against the same at the exact steady states ("converged") and against the

@@ -33,6 +33,7 @@ def examine_network(parameters: Mechanism | Mapping[str, object], path: str | Pa
 
     Returns:
         Dataset with
+
         - distance (phase, iteration, layer): rms distance to the steady state (V) of the free phase and of both nudged
           phases, mean over the checked images; `output` (phase, iteration, unit): output voltages for the first image;
         - cosine and relative_error (estimator, nudge, layer): EP estimate after `check_iterations` against autograd

@@ -54,9 +54,9 @@ Width = Annotated[StrictInt, Field(ge=2, le=MANY), AfterValidator(_even)]
 Number = Annotated[float, Strict(), Field(allow_inf_nan=False, le=1e38)]
 Positive = Annotated[Number, Field(gt=0)]
 Share = Annotated[Number, Field(gt=0, lt=1)]
-PresetName = Annotated[str, AfterValidator(_preset)]
+PresetName = Annotated[str, AfterValidator(_preset), Field(json_schema_extra={"enum": [*PRESETS]})]
 Span = Annotated[list[Number], Field(min_length=2, max_length=2)]  # low and high (V)
-DatasetName = Annotated[str, AfterValidator(_known)]
+DatasetName = Annotated[str, AfterValidator(_known), Field(json_schema_extra={"enum": [*INFO]})]
 FileName = Annotated[str, Field(pattern=r"^[0-9A-Za-z][0-9A-Za-z._-]{0,99}$")]  # part of one
 Model = TypeVar("Model", bound=BaseModel)
 
