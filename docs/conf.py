@@ -8,7 +8,6 @@ import json
 import os
 import re
 import sys
-from importlib import import_module, util
 from pathlib import Path
 
 from docutils import nodes
@@ -18,6 +17,8 @@ from sphinx.writers.html5 import HTML5Translator
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
+
+from epkit.bench import page  # noqa: E402 (of this checkout)
 
 project, author = "epkit", "epkit contributors"
 copyright = author  # without a year, which would have to be renewed
@@ -80,11 +81,10 @@ def commit(name: str) -> str:
 FIGURES = json.loads((ROOT / "results" / "figures.json").read_text(encoding="utf-8"))
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SENTENCES = README.split("<!-- results: written by `make notebooks` -->")[1].split("<!-- end of results -->")[0]
-BUDGET = util.find_spec("epkit.bench") and util.find_spec("epkit.bench.page")
 myst_substitutions = {
     "sentences": SENTENCES.replace("](results/", "](../results/"),
     "figures": "\n".join(figure(entry) for entry in FIGURES if entry["words"]),
-    "budget": '<a href="../budget.html">Ask the budget page</a>, with your own figures.' if BUDGET else "",
+    "budget": '<a href="../budget.html">Ask the budget page</a>, with your own figures.',
 }
 
 
@@ -104,5 +104,5 @@ def plain(app: Sphinx, what: str, name: str, thing: object, options: object, lin
 def setup(app: Sphinx) -> None:
     app.connect("autodoc-process-docstring", plain)
     app.add_html_math_renderer("mathml", (mathml, None), (mathml, None))
-    if BUDGET:  # one file of its own, beside the site's
-        app.connect("build-finished", lambda app, _: import_module(BUDGET.name).write(app.outdir / "budget.html"))
+    # one file of its own, beside the site's
+    app.connect("build-finished", lambda app, _: page.write(app.outdir / "budget.html"))
