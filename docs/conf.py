@@ -7,6 +7,7 @@ on the site and in the repository; what is no page becomes a download.
 import json
 import os
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -101,8 +102,15 @@ def plain(app: Sphinx, what: str, name: str, thing: object, options: object, lin
     lines[:] = [line.replace("|", r"\|") for line in lines]
 
 
+def budget(app: Sphinx, failure: Exception | None) -> None:
+    """The budget's page is a file of its own, and links figures that lie beside it."""
+    own = Path(page.PROFILE) / "figures"
+    ignored = shutil.ignore_patterns("*.svg")
+    shutil.copytree(ROOT / "results" / own, app.outdir / own, ignore=ignored, dirs_exist_ok=True)
+    page.write(app.outdir / "budget.html", results=".")
+
+
 def setup(app: Sphinx) -> None:
     app.connect("autodoc-process-docstring", plain)
     app.add_html_math_renderer("mathml", (mathml, None), (mathml, None))
-    # one file of its own, beside the site's
-    app.connect("build-finished", lambda app, _: page.write(app.outdir / "budget.html"))
+    app.connect("build-finished", budget)
