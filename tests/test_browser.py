@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -24,17 +25,16 @@ SETTINGS = {
 expect.set_options(timeout=PATIENCE * 1000)
 
 
-@pytest.fixture(scope="module")
-def checkout(tmp_path_factory):
+@pytest.fixture
+def checkout(tmp_path):
     """A copy to edit notebooks in and to compute in."""
     made = shutil.ignore_patterns(".*", "__pycache__", "build", "data", "digits", "mine")
-    folder = tmp_path_factory.mktemp("browser") / "checkout"
-    shutil.copytree(CHECKOUT, folder, ignore=made)
+    folder = shutil.copytree(CHECKOUT, tmp_path / "checkout", ignore=made)
     shutil.rmtree(folder / "results" / "smoke", ignore_errors=True)  # that there is something to compute
     return folder
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def server(checkout):
     """The address of a JupyterLab of its own, as it is without anybody's settings."""
     own = checkout.parent
@@ -95,13 +95,17 @@ class Notebook:
         self.page.keyboard.insert_text(line)
         expect(cell).to_contain_text(line)
 
-    def run_all(self) -> None:
-        """Run > Run All Cells; `finished` waits for the end."""
-        for name in ("Run", "Run All Cells"):
+    def choose(self, menu: str, command: str) -> None:
+        for name in (menu, command):
             self.page.get_by_role("menuitem", name=name, exact=True).click()
-        self.page.get_by_text("[*]:").first.wait_for()
+
+    def run_all(self) -> None:
+        """Run > Run All Cells, after all outputs were cleared; `finished` waits for the end."""
+        self.choose("Edit", "Clear Outputs of All Cells")
+        self.choose("Run", "Run All Cells")
 
     def finished(self) -> None:
+        expect(self.page.locator(".jp-CodeCell .jp-InputPrompt").first).to_have_text(re.compile(r"\[\d+\]:"))
         self.page.wait_for_function("!document.body.innerText.includes('[*]:')")
 
     def figures(self) -> list[str]:

@@ -250,7 +250,7 @@ def claim_limit(ds: xr.Dataset) -> pd.DataFrame:
     def note(effect: xr.Dataset) -> str:
         why = sorted({*effect.reason.values.tolist()} - {"", "not run"})
         why = [f"{text}: {effect.diagnosis.item()}" if effect.diagnosis.item() else text for text in why]
-        return "; ".join([f"swept in steps of ×{sigma_step(ds.sigma):.2g}", *why])
+        return "; ".join([f"swept in steps of ×{round(sigma_step(ds.sigma), 1):g}", *why])
 
     def judge(effect: xr.Dataset) -> str:
         located = int(effect.n) == int(effect.runs) and bool(effect.high / effect.low < claim.within)
