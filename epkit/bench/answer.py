@@ -35,7 +35,7 @@ MOST_ROWS = 8  # of candidates that are shown
 MOST_TRAINED, TIMED, AROUND = 8000, 200, (0.0, 0.5, 1.0, 2.0, 4.0)  # images; times the noise of the best candidate
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Answer:
     """A budget. Everything in it is *predicted* from untrained networks, but `trained`.
 
@@ -68,6 +68,8 @@ class Answer:
 
     def __str__(self) -> str:
         return _text(self)
+
+    __repr__ = __str__
 
     def _repr_markdown_(self) -> str:
         return _markdown(self)

@@ -71,7 +71,7 @@ def label_of(dataset: str, hidden: list[int]) -> str:
 
 
 def _rounded(values: xr.DataArray) -> xr.DataArray:
-    return xr.apply_ufunc(np.vectorize(lambda v: float(f"{v:.{DIGITS}g}")), values).astype("float32")
+    return xr.apply_ufunc(np.vectorize(lambda v: float(f"{v:.{DIGITS}g}"), otypes=[float]), values).astype("float32")
 
 
 def _network(bench: Bench, dataset: str, hidden: list[int]) -> xr.Dataset:
