@@ -154,3 +154,21 @@ def test_a_wrong_parameter_is_one_message(lab):
         ["ParameterError: parameters: seeds = -1: Input should be greater than or equal to 1"]
     )
     assert not notebook.page.locator(".jp-OutputArea-output img").count(), "no figure of other parameters is left"
+
+
+def test_a_slider_moves_the_answer(lab):
+    notebook = lab("15_budget")
+    notebook.run_all()
+    notebook.finished()
+    slider = notebook.page.get_by_role("slider").first
+    slider.scroll_into_view_if_needed()
+    output = notebook.page.locator(".jp-OutputArea-output", has=slider)
+    sentence, picture = output.locator(".widget-label:not([title])").last, output.locator("img")
+    before = sentence.inner_text(), picture.get_attribute("src")
+    notebook.screenshot("sliders")
+    slider.focus()
+    for _ in range(5):
+        slider.press("ArrowRight")
+    expect(sentence).not_to_have_text(before[0])
+    expect(picture).not_to_have_attribute("src", before[1])
+    notebook.screenshot("sliders_moved")
