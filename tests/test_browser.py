@@ -163,7 +163,7 @@ def test_a_slider_moves_the_answer(lab):
     slider = notebook.page.get_by_role("slider").first
     slider.scroll_into_view_if_needed()
     output = notebook.page.locator(".jp-OutputArea-output", has=slider)
-    sentence, picture = output.locator(".widget-label:not([title])").last, output.locator("img")
+    sentence, picture = output.locator(".widget-html-content").last, output.locator("img")
     before = sentence.inner_text(), picture.get_attribute("src")
     notebook.screenshot("sliders")
     slider.focus()

@@ -48,8 +48,10 @@ def budget(answer: Answer) -> Figure:
         if value:
             right.axhline(value, color=look, ls="-" if name == "half the range" else "--", lw=1.2, label=name)
     right.set(yscale="log", xticks=layers, xlabel="layer, the last is the output", ylabel="volts")
-    right.legend(fontsize="small")
-    title = f"Predicted: A = {best['input_gain']:.4g} V, target {best['target']:.3g} V, β = {best['beta']:g}"
+    low, high = right.get_ylim()
+    right.set_ylim(low, high * (high / low) ** 0.6)  # room for what explains the lines
+    right.legend(fontsize="small", loc="upper right")
+    title = f"Predicted: A = {best['input_gain']:.4g} V, target {best['target']:.3g} V, β = {best['beta']:.3g}"
     return canvas.captioned(figure, title, f"{'-'.join(map(str, design['hidden']))} on {design['dataset']}")
 
 
@@ -68,7 +70,7 @@ def budget_sliders(design: dict[str, Any], table: Path | None = None) -> ipywidg
             "continuous_update": False,
         }
         sliders[name] = ipywidgets.FloatLogSlider(value=value, description=name.replace("_", " "), **options)
-    picture, words = ipywidgets.Image(format="png"), ipywidgets.Label()
+    picture, words = ipywidgets.Image(format="png"), ipywidgets.HTML()  # a label does not wrap
 
     def follow(_: Any = None) -> None:
         answer = answer_of(table=table, **design | {name: slider.value for name, slider in sliders.items()})
