@@ -42,7 +42,7 @@ class Answer:
     Attributes:
         design: what was asked.
         candidates: each setting asked for, as asked and as it fits the converter: what it takes, in plain numbers.
-        best: that which works with the fewest reads, or comes closest.
+        best: that which works with the fewest reads, or comes closest; what no stored sweep is near to stands behind.
         nearest: the stored sweep most like it, with the error there; None if none is near.
         cost: reads of its training, with time (s) and energy (J); None if no number of reads will do.
         source: where the signals are from.
@@ -128,12 +128,11 @@ def answered(
     else:
         look, source = _pass(design, net), f"a pass of {IMAGES} images"
     try:
-        found = arithmetic.candidates(asked, look, signals.SHARES)
+        found = arithmetic.candidates(asked, look, signals.SHARES, plain.get("sweeps", []))
     except ValueError as error:  # beyond the table, or a nudge that the network can't bear
         raise ParameterError(f"budget: {error}") from None
     best = arithmetic.best(found)
-    near = arithmetic.nearest(asked, best, plain.get("sweeps", []))
-    answer = Answer(asked, found, best, near, arithmetic.cost(asked, best), source)
+    answer = Answer(asked, found, best, best["nearest"], arithmetic.cost(asked, best), source)
     return answer if seconds is None else replace(answer, trained=_train(design, best, seconds))
 
 
@@ -249,6 +248,10 @@ def percent(value: float) -> str:
     return f"{100 * value:.3g} %"
 
 
+def verdict(candidate: dict[str, Any]) -> str:
+    return candidate["reason"] or ("works" if candidate["nearest"] else "untested")
+
+
 def interval(near: dict[str, Any]) -> str:
     return f"{percent(near['error'])} [{percent(near['low'])}, {percent(near['high'])}]"
 
@@ -295,7 +298,7 @@ def _sections(answer: Answer) -> list[Section]:
     rows = [
         [c["fit"], volts(c["input_gain"]), volts(c["target"]), f"{c['beta']:g}", f"{c['learning_rate']:g}",
          str(c["batch_size"]), c["scheme"], volts(c["limit"]), _count(c["reads"]),
-         f"{_count(c['reads_low'])} to {_count(c['reads_high'])}", c["reason"] or "works"]
+         f"{_count(c['reads_low'])} to {_count(c['reads_high'])}", verdict(c)]
         for c in sorted(answer.candidates, key=arithmetic.rank)[:MOST_ROWS]
     ]  # fmt: skip
     names = ["", "A", "target", "β", "η", "B", "scheme", "limit", "reads N", "range of N", "verdict"]
@@ -314,7 +317,7 @@ def _facts(answer: Answer) -> list[Section]:
     if (near := answer.nearest) is not None:
         text = (
             f"{interval(near)} of {near['n']} seeds, at this noise in {near['store']}, "
-            f"{near['distance']:.2g} decades away"
+            f"{near['distance']:.2f} decades away"
         )
         found.append(("Expected test error", text))
     if answer.cost is not None and answer.cost["seconds"] + answer.cost["joules"] > 0:

@@ -60,8 +60,10 @@ def _place(axis: Sequence[float], value: float) -> tuple[int, float]:
     return k, log(value / axis[k]) / log(axis[k + 1] / axis[k])
 
 
-def candidates(design: Mapping[str, Any], look: Look, shares: Sequence[float]) -> list[dict[str, Any]]:
-    """All that was asked for, as it is and as it fits the converter's range, each with what it takes."""
+def candidates(
+    design: Mapping[str, Any], look: Look, shares: Sequence[float], sweeps: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """All that was asked for, as it is and as it fits the converter's range, with what it takes and what is near it."""
     found = []
     settings = product(*(design[key] for key in ("input_gain", "beta", "learning_rate", "batch_size", "scheme")))
     for gain, beta, rate, batch, scheme in settings:
@@ -74,7 +76,8 @@ def candidates(design: Mapping[str, Any], look: Look, shares: Sequence[float]) -
                 if fit == "as asked":
                     raise
                 continue
-            found.append(_candidate(design, signals, shares, (fit, a, t, beta, rate, batch, scheme)))
+            one = _candidate(design, signals, shares, (fit, a, t, beta, rate, batch, scheme))
+            found.append(one | {"nearest": _nearest(design, one, sweeps)})
     return found
 
 
@@ -206,17 +209,25 @@ def _binding(reason: str, terms: Sequence[Mapping[str, Any]], offset: float, mis
 
 
 def best(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The candidate that works with the fewest reads; or the one that is closest to working."""
+    """The candidate that works with the fewest reads, or comes closest; what is like no stored sweep stands behind.
+
+    The formula says nothing of networks that would not learn without noise, and lowered gains make such networks.
+    """
     return min(found, key=rank)
 
 
-def rank(candidate: Mapping[str, Any]) -> tuple[float, float, float]:
+def rank(candidate: Mapping[str, Any]) -> tuple[float, bool, float, float]:
     reads, margin = candidate["reads"], candidate["margin"]
     order = float(REASONS.index(candidate["reason"]))
-    return order, inf if reads is None else float(reads), -inf if margin is None else -margin
+    return (
+        order,
+        candidate["nearest"] is None,
+        inf if reads is None else float(reads),
+        -inf if margin is None else -margin,
+    )
 
 
-def nearest(
+def _nearest(
     design: Mapping[str, Any], chosen: Mapping[str, Any], sweeps: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any] | None:
     """The stored sweep most like the chosen candidate, and its error at that noise; None if none is near."""

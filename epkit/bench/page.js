@@ -47,7 +47,8 @@ function candidates(design, look) {
         if (fit === "as asked") throw error;
         continue;
       }
-      found.push(candidate(design, signals, [fit, a, t, beta, rate, batch, scheme]));
+      const one = candidate(design, signals, [fit, a, t, beta, rate, batch, scheme]);
+      found.push({ ...one, nearest: nearest(design, one) });
     }
   }
   return found;
@@ -150,7 +151,7 @@ function binding(reason, all, offset, mismatch, reads) {
   return largest.volts > 0 ? largest.name : "nothing";
 }
 
-const rank = (one) => [REASONS.indexOf(one.reason), one.reads ?? Infinity, one.margin === null ? -Infinity : -one.margin];
+const rank = (one) => [REASONS.indexOf(one.reason), Number(one.nearest === null), one.reads ?? Infinity, one.margin === null ? -Infinity : -one.margin];
 
 function before(a, b) {
   const [first, second] = [rank(a), rank(b)];
@@ -195,7 +196,7 @@ function answer(design) {
   if (!network) throw new Error(`hidden = ${design.hidden.join(", ")}: not in the table of ${design.dataset}`);
   const found = candidates(design, (gain, beta) => interpolated(network, gain, beta));
   const best = [...found].sort(before)[0];
-  return { design, candidates: found, best, nearest: nearest(design, best), cost: cost(design, best), works: !best.reason };
+  return { design, candidates: found, best, nearest: best.nearest, cost: cost(design, best), works: !best.reason };
 }
 
 // ---------------------------------------------------------------------------------------------------------- the page
@@ -328,7 +329,7 @@ function tell(given) {
   const [link, figure] = [$("store"), near && TABLE.figures[near.store]];
   link.hidden = !near;
   if (near) {
-    link.textContent = `${near.store}, ${plain(near.distance, 2)} decades away`;
+    link.textContent = `${near.store}, ${near.distance.toFixed(2)} decades away`;
     if (figure) link.href = figure;
     else link.removeAttribute("href");
   }
@@ -349,7 +350,7 @@ function tell(given) {
     ["", "A", "target", "β", "η", "B", "scheme", "limit", "reads N", "range of N", "verdict"],
     [...found].sort(before).slice(0, 8).map((one) => [
       one.fit, volts(one.input_gain), volts(one.target), plain(one.beta), plain(one.learning_rate), one.batch_size, one.scheme,
-      volts(one.limit), count(one.reads), `${count(one.reads_low)} to ${count(one.reads_high)}`, one.reason || "works",
+      volts(one.limit), count(one.reads), `${count(one.reads_low)} to ${count(one.reads_high)}`, one.reason || (one.nearest ? "works" : "untested"),
     ]),
   );
   $("limit-figure").innerHTML = limitFigure(given);
