@@ -197,6 +197,24 @@ def test_the_planted_answers_are_read():
     assert float(effects["many_bits"].values.mean()) == pytest.approx(0.4 - exact)
 
 
+def test_no_answer_hangs_on_the_order_of_the_stores():
+    """Of two data sets; the layers are those of one of them."""
+    other = {"kind": "offset"}
+    stores = hardware_stores() | {
+        "fashion-noise": other_set(sweep(9e-4, zero=True)),
+        "fashion-offset": other_set(sweep(5.0, other, exponent=0.0)),
+    }
+    first, second = (study.hardware_effects(dict(order)) for order in (stores.items(), reversed(stores.items())))
+    for name, effect in first.items():
+        again = second[name].values.sel(dataset=effect.values.dataset)
+        xr.testing.assert_allclose(effect.values, again)
+    assert first["layer_1"].values.dataset.values.tolist() == ["MNIST"]
+
+
+def other_set(ds):
+    return ds.assign(title=("dataset", ["FashionMNIST"]))
+
+
 def test_bits_count_the_steps_of_the_limit():
     needed = study.bits_needed(hardware_stores(), voltages()).isel(dataset=0)
     of_limits = {hardware.ROUNDED: (50.0, 3e-4), hardware.DIFFERENCE: (5e-4, 1e-4)}

@@ -82,8 +82,7 @@ def dither_window(stores: canvas.Stores) -> Figure:
     of_steps = dither_errors(stores)
     errors = kind_errors(stores, learning_rates(stores)[0])
     figure, axes, _ = canvas.grid(len(of_steps), 3, (3.5, 2.9))
-    for ax, (lsb, error) in zip(axes, of_steps.items(), strict=True):
-        title = next(title for title, kind in errors if kind == WHITE)
+    for ax, ((title, lsb), error) in zip(axes, of_steps.items(), strict=True):
         white = errors[title, WHITE].sel(samples=[1])
         steps = error.assign_coords(sigma=error.sigma / lsb)
         for number, count in enumerate(error.samples.values):
@@ -131,9 +130,10 @@ def bits(stores: canvas.Stores, needed: xr.Dataset) -> Figure:
     canvas.error_axis(middle, chance)
     middle.legend(fontsize="x-small", loc="upper right", bbox_to_anchor=(1, 0.88))
     middle.set_title("trained", fontsize="medium")
-    for layer, error in layer_errors(stores).items():
-        noisy = error.sel(sigma=error.sigma > 0)
-        canvas.seeds_and_mean(right, noisy, f"C{layer + 1}", label=f"layer {layer}")
+    for (name, layer), error in layer_errors(stores).items():
+        if name == title:
+            noisy = error.sel(sigma=error.sigma > 0)
+            canvas.seeds_and_mean(right, noisy, f"C{layer + 1}", label=f"layer {layer}")
     right.set(xscale="log", xlabel="white noise σ (V), of that layer's reads alone")
     canvas.error_axis(right, chance)
     right.legend(fontsize="x-small", loc="center left")

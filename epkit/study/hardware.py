@@ -65,15 +65,17 @@ def limits(error: xr.DataArray) -> xr.DataArray:
     return critical_limit(error, error.chance).limit.drop_vars("chance")
 
 
-def layer_errors(stores: Stores) -> dict[int, xr.DataArray]:
-    """Errors (sigma, seed) with white noise in the reads of a single layer."""
+def layer_errors(stores: Stores) -> dict[tuple[str, int], xr.DataArray]:
+    """Errors (sigma, seed) with white noise in the reads of a single layer, by data set and layer."""
     of_layers = ((parameters(ds).get("schedule", {}).get("layers", []), ds) for ds in stores.values())
-    return {layers[0]: _error(ds).isel(samples=0, drop=True) for layers, ds in of_layers if len(layers) == 1}
+    errors = {(ds.title.item(), k[0]): _error(ds).isel(samples=0, drop=True) for k, ds in of_layers if len(k) == 1}
+    return dict(sorted(errors.items()))
 
 
-def dither_errors(stores: Stores) -> dict[float, xr.DataArray]:
-    """Errors (samples, sigma, seed) with noise before a converter, by its step (V)."""
-    return {lsb: _error(ds) for ds in stores.values() if (lsb := _reading(ds).get("lsb"))}
+def dither_errors(stores: Stores) -> dict[tuple[str, float], xr.DataArray]:
+    """Errors (samples, sigma, seed) with noise before a converter, by data set and step of the converter (V)."""
+    errors = {(ds.title.item(), lsb): _error(ds) for ds in stores.values() if (lsb := _reading(ds).get("lsb"))}
+    return dict(sorted(errors.items()))
 
 
 def bit_errors(stores: Stores) -> dict[tuple[str, str], xr.DataArray]:
@@ -129,15 +131,14 @@ def _gains(errors: Errors) -> Iterator[tuple[str, xr.DataArray]]:
 
 
 def _dither(stores: Stores) -> Iterator[tuple[str, xr.DataArray]]:
-    for lsb, error in dither_errors(stores).items():
+    for (_, lsb), error in dither_errors(stores).items():
         many = error.isel(samples=-1, drop=True)
         half = many.sel(sigma=lsb / 2, method="nearest", drop=True)
         yield f"step of {1000 * lsb:g} mV", many.sel(sigma=0, drop=True) - half
 
 
 def _windows(stores: Stores, of_kinds: Errors) -> Iterator[tuple[str, xr.DataArray]]:
-    for lsb, error in dither_errors(stores).items():
-        title = next(ds.title.item() for ds in stores.values() if _reading(ds).get("lsb") == lsb)
+    for (title, lsb), error in dither_errors(stores).items():
         white = of_kinds[title, WHITE].sel(samples=1, drop=True)
         for count in error.samples.values[error.samples.values > 1]:
             ends = limits(error.sel(samples=[count])).isel(samples=0, drop=True)
@@ -145,9 +146,8 @@ def _windows(stores: Stores, of_kinds: Errors) -> Iterator[tuple[str, xr.DataArr
 
 
 def _first_layer(stores: Stores, of_kinds: Errors) -> Iterator[tuple[str, xr.DataArray]]:
-    for layer, error in layer_errors(stores).items():
+    for (title, layer), error in layer_errors(stores).items():
         if layer == 1:
-            title = next(title for title, kind in of_kinds if kind == WHITE)
             yield title, limits(error) / of_kinds[title, WHITE].sel(samples=1, drop=True)
 
 
@@ -168,16 +168,14 @@ def bits_needed(stores: Stores, before: xr.Dataset) -> xr.Dataset:
     tuned, _ = learning_rates(stores)
     errors, of_layers = kind_errors(stores, tuned), layer_errors(stores)
     largest = {ROUNDED: before.largest_voltage, DIFFERENCE: before.largest_response}
-    tables, measured = [], stores[str(before.network.values[0])].title.item()  # of whose network the layers are
-    steps = {k: ROUNDING * float(geometric_interval(limits(error))["mean"]) for k, error in of_layers.items()}
+    tables = []
+    steps = {key: ROUNDING * float(geometric_interval(limits(error))["mean"]) for key, error in of_layers.items()}
     for name in before.network.values:
         title = stores[str(name)].title.item()
         for scheme, volts in largest.items():
             top = volts.sel(network=name, drop=True).max("seed")
             step = ROUNDING * geometric_interval(limits(errors[title, scheme]).isel(samples=0, drop=True))["mean"]
-            own = xr.full_like(top, np.nan)
-            if title == measured:
-                own[:] = [steps.get(k, np.nan) for k in top.layer.values]
+            own = top.copy(data=[steps.get((title, k), np.nan) for k in top.layer.values])
             bits = xr.Dataset({"bits": np.log2(2 * top / step), "by_layer": np.log2(2 * top / own)})
             tables.append(bits.clip(min=0).expand_dims(dataset=[title], scheme=[scheme]))
     return xr.merge(tables, join="outer", compat="no_conflicts").sel(
