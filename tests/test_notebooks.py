@@ -13,6 +13,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from click.testing import CliRunner
 
 from epkit import __main__ as execute
 from epkit.files import StoreError
@@ -343,11 +344,11 @@ def test_the_first_lines_of_readme_print_what_they_promise(tmp_path):
 
 @pytest.mark.full_data("mnist")
 def test_readme_predicts_the_limit_that_notebook_02_measures():
-    source = README.read_text(encoding="utf-8").split("```python\n")[2].split("```")[0]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-c", source], env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    limit, low, high = map(float, re.findall(r"[\d.]+e-\d+", done.stdout))
+    (command,) = re.findall(r"python -m (epkit budget .+)", README.read_text(encoding="utf-8"))
+    done = CliRunner().invoke(execute.commands, [*command.split()[1:], "--json"])
+    assert done.exit_code == 0, done.output
+    asked = next(c for c in json.loads(done.output)["candidates"] if c["fit"] == "as asked")
+    limit, low, high = (asked[name] for name in ("limit", "limit_low", "limit_high"))
     assert low < limit < high
     ds = store.read(ROOT / "results" / "study" / "02_critical_limit.nc").sel(learning_rate=0.02)
     measured = float(critical_limit(final_error(ds), ds.chance)["mean"].squeeze())
