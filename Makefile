@@ -91,9 +91,10 @@ faults: env  ## the fault tests at length (50 kills; some minutes), and the tabl
 	EPKIT_COUNTS=results/counts $(PY) -m pytest tests/test_faults.py tests/test_bad_input.py tests/test_public_calls.py --kills 50 -k "not page"
 	$(PY) tests/counts.py
 
-bench: env  ## time the engine and what surrounds it (10 minutes on a quiet machine): tables, stores, figure
+bench: env  ## time the engine and what surrounds it (15 minutes on a quiet machine): tables, stores, figure
 	$(PY) benchmarks/speed.py --docs $(BENCH)
 	$(PY) benchmarks/spine.py --docs $(BENCH)
+	$(PY) benchmarks/readouts.py --docs
 
 schedule: env  ## measure and simulate how a large study splits into jobs: table, store, figure
 	$(PY) benchmarks/schedule.py --docs $(SCHEDULE)

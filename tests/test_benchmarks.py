@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import plain
 import pytest
+import readouts
 import report
 import schedule
 import speed
@@ -88,6 +89,7 @@ def test_contestants_take_turns_over_the_same_number_of_samples():
         ("engine", speed.PAGE, report.MARKS, report.table),
         ("spine", spine.PAGE, spine.MARKS, spine.table),
         ("schedule", schedule.PAGE, schedule.MARKS, schedule.table),
+        ("readouts", readouts.PAGE, readouts.MARKS, readouts.table),
     ],
 )
 def test_pages_show_the_stores(name, page, marks, table):
