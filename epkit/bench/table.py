@@ -28,8 +28,11 @@ NOTEBOOK = "15_budget"
 DIGITS = 4  # of every number, so that the page's text is short and no face knows more than another
 MOST_REFERENCES = 8
 CURVE = ("sigma", "error", "low", "high")
-# What makes training another than a budget's.
-OTHERWISE = {"variant", "network", "schedule", "rates", "relaxation_noise", "nudged_iterations", "cold", "warm_up"}
+# What a store may record without its training being another than a budget's, beside how it was laid out.
+PLAIN = {"hidden", "input_gain", "beta", "iterations", "estimator", "batch_size", "decay", "bias_rate", "dtype"}
+PLAIN |= {"realisation", "sizes", "dataset", "sigma", "samples", "averaging", "learning_rate", "seeds", "first_seed"}
+PLAIN |= {"epochs", "looks", "train_images", "test_images", "validation_images"}
+PLAIN |= {"first_test_image", "first_validation_image"}
 
 
 def signal_table(parameters: Bench | Mapping[str, object], path: str | Path) -> xr.Dataset:
@@ -141,12 +144,7 @@ def _settings(path: Path) -> Iterator[tuple[tuple, dict[str, Any]]]:
     """Each setting of a store that trains as a budget's network does, with what names it."""
     ds = store.read(path)
     recorded = store.parameters(ds)
-    if (
-        "run" not in ds
-        or OTHERWISE & set(recorded)
-        or recorded["estimator"] != "centered"
-        or recorded["bias_rate"] != 1
-    ):
+    if "run" not in ds or set(recorded) - PLAIN or recorded["estimator"] != "centered" or recorded["bias_rate"] != 1:
         return
     hidden, batch = recorded["hidden"], recorded["batch_size"]
     dims = ("dataset", "learning_rate", "samples", "sigma", "seed")
