@@ -15,7 +15,7 @@ from epkit import data, study
 from epkit.ep import prediction
 from epkit.ep.prediction import CONSTANT, SCATTER, WIDE, signals_before_training
 from epkit.study import law
-from epkit.sweep import ensemble, store
+from epkit.sweep import before, ensemble, store
 from epkit.sweep.parameters import Sweep
 
 NOTEBOOK, EARLIER = "11_what_sets_the_limit", "08_architecture"
@@ -207,7 +207,7 @@ def test_a_store_of_predictions_knows_no_constant(tmp_path, monkeypatch):
         told = epkit.predict_critical_limit(net, split[0], torch.eye(10)[split[1]], beta=0.1, iterations=4,
                                             learning_rate=rates, batch_size=8)  # fmt: skip
         np.testing.assert_allclose(found.limit_over_c.sel(network="small", seed=seed) * CONSTANT, told.by_layer)
-    for module in (prediction, ensemble):
+    for module in (prediction, before):
         monkeypatch.setattr(module, "CONSTANT", 7 * CONSTANT)
     again = epkit.predicted({"small": SWEEP}, tmp_path / "again.nc")
     xr.testing.assert_allclose(again.limit_over_c, found.limit_over_c)

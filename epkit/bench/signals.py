@@ -16,6 +16,7 @@ from torch.nn.functional import one_hot
 
 from .. import data
 from ..ep.networks import DeepResistiveNetwork, States
+from ..ep.probe import rms, squared_drop
 
 # Of a layer's voltages, the magnitudes that such a share exceeds are kept; the last is the largest.
 SHARES = (0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001, 0.0)
@@ -67,7 +68,7 @@ def nudged(
     states = [v[0] for v in net.relax_nudged(x, t, (beta, -beta), iterations, free)]
     found: dict[str, float | list[float]] = dict(_signals(states[:2], 2 * beta))
     moved = [(v[0] - v[1]).abs() for v in states]
-    found["response"] = [float(d.square().mean().sqrt()) for d in moved]
+    found["response"] = [rms(d) for d in moved]
     found["largest_response"] = [float(d.max()) for d in moved]
     if not all(np.all(np.isfinite(value)) and np.all(np.asarray(value) > 0) for value in found.values()):
         raise ValueError(f"beta = {beta:g}: the nudge of the untrained network moves nothing that can be told")
@@ -90,10 +91,10 @@ def _signals(states: Sequence[Float[Tensor, "2 n _units"]], width: float) -> dic
         # as in `ep.prediction`: without the variance between images, of which the mean still holds an n-th part
         "gradient": max(of_all - variance / n, 0.01 * of_all),
         "spread": variance,
-        "noise": 2 * sum(_squared_drop(v, w) for v, w in zip(*states, strict=True)),
+        "noise": 2 * sum(squared_drop(v, w) for v, w in zip(*states, strict=True)),
         "relative_noise": sum(_weighted_drop(v, w) + _weighted_drop(w, v) for v, w in zip(*states, strict=True)),
-        "mean_noise": 2 * _squared_drop(d, e),
-        "offset": 2 * _squared_drop(d.mean(0, keepdim=True), e.mean(0, keepdim=True)),
+        "mean_noise": 2 * squared_drop(d, e),
+        "offset": 2 * squared_drop(d.mean(0, keepdim=True), e.mean(0, keepdim=True)),
         "gain_mismatch": _mean_square(2 * above - cross) + _mean_square(2 * below - cross),
     }
     return {name: square**0.5 / width for name, square in squares.items()}
@@ -101,11 +102,6 @@ def _signals(states: Sequence[Float[Tensor, "2 n _units"]], width: float) -> dic
 
 def _mean_square(values: Tensor) -> float:
     return float(values.square().mean())
-
-
-def _squared_drop(v: Float[Tensor, "n _i"], w: Float[Tensor, "n _j"]) -> float:
-    """Mean of (v_i - w_j)^2."""
-    return float((v.square().mean(1) + w.square().mean(1) - 2 * v.mean(1) * w.mean(1)).mean())
 
 
 def _weighted_drop(v: Float[Tensor, "n _i"], w: Float[Tensor, "n _j"]) -> float:

@@ -62,6 +62,16 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
+def rms(values: Tensor) -> float:
+    """Root mean square, in float64."""
+    return float(values.double().square().mean().sqrt())
+
+
+def squared_drop(v: Float[Tensor, "n _i"], w: Float[Tensor, "n _j"]) -> float:
+    """Mean of (v_i - w_j)^2 over images and all pairs of units, without a matrix of these."""
+    return float((v.square().mean(1) + w.square().mean(1) - 2 * v.mean(1) * w.mean(1)).mean())
+
+
 def parameters(net: Network) -> dict[str, Tensor]:
     """`conductance` (S), mean weight of each layer, and `diverged`: some parameter of the member is not finite."""
     finite = [p.flatten(1).isfinite().all(1) for p in (*net.weights, *net.biases)]

@@ -27,7 +27,7 @@ from ..ep.networks import DeepResistiveNetwork
 from ..ep.readout import GaussianReadout
 from ..files import StoreError, set_aside
 from ..messages import ParameterError, short, shown
-from . import ensemble, grid, pool, store
+from . import before, ensemble, grid, pool, store
 from .ensemble import Physics
 from .grid import run_ids
 from .parameters import Comparison, Experiment, Point, Sweep, layer_sizes, settings, validated
@@ -330,7 +330,7 @@ def untrained(networks: Mapping[str, Sweep | Mapping[str, object]], path: str | 
         `largest_response` (V) of a unit; `offset_limit` (V), the offset of the reads that errs by as much as the
         gradient of the layer of conductances, and by formula `expected_offset_limit`.
     """
-    return _before_training(networks, path, ensemble.untrained, IMAGES, "Networks before training")
+    return _before_training(networks, path, before.untrained, IMAGES, "Networks before training")
 
 
 def predicted(networks: Mapping[str, Sweep | Mapping[str, object]], path: str | Path) -> xr.Dataset:
@@ -342,7 +342,7 @@ def predicted(networks: Mapping[str, Sweep | Mapping[str, object]], path: str | 
         `mean_gradient`, `batch_gradient` and `noise`; `voltage_drop` (V), rms of what lies across a conductance; `walk`
         and `expected_walk` (S), how far such noise carries a conductance in 1/eta steps, trained and by formula.
     """
-    return _before_training(networks, path, ensemble.predicted, PREDICTED_IMAGES, "Limits predicted before training")
+    return _before_training(networks, path, before.predicted, PREDICTED_IMAGES, "Limits predicted before training")
 
 
 def _before_training(
