@@ -45,16 +45,20 @@ def signal_table(parameters: Bench | Mapping[str, object], path: str | Path) -> 
         their 95 % intervals, `error`, `low`, `high`, at the noise `sigma` (V), what they are compared in, and `store`.
     """
     bench = parameters if isinstance(parameters, Bench) else validated(Bench, parameters)
-    path, facts = Path(path).expanduser(), bench.model_dump(mode="json", exclude={"board"})
-    return memoised(lambda: stored_facts(path, facts), path, lambda name: _computed(bench, facts, name))
+    path = Path(path).expanduser()
+    return memoised(lambda: complete(path, bench), path, lambda name: _computed(bench, name))
 
 
 def complete(path: Path, bench: Bench) -> xr.Dataset | None:
     """The table at `path`, if it is that of these parameters; StoreError if it is another's."""
-    return stored_facts(path, bench.model_dump(mode="json", exclude={"board"}))
+    return stored_facts(path, _facts(bench))
 
 
-def _computed(bench: Bench, facts: dict[str, object], name: str) -> xr.Dataset:
+def _facts(bench: Bench) -> dict[str, object]:
+    return bench.model_dump(mode="json", exclude={"board"})
+
+
+def _computed(bench: Bench, name: str) -> xr.Dataset:
     pairs = [(dataset, hidden) for dataset, layouts in bench.layouts.items() for hidden in layouts]
     with progress_bar(pairs, desc=name) as bar, one_thread():
         networks = [_network(bench, dataset, hidden) for dataset, hidden in bar]
@@ -65,7 +69,7 @@ def _computed(bench: Bench, facts: dict[str, object], name: str) -> xr.Dataset:
     for key, (unit, _, text) in signals.SIGNALS.items():
         table[key].attrs = {"units": unit, "long_name": text}
     checksums = {dataset: data.checksum(dataset) for dataset in bench.layouts}
-    attributes = store.provenance("Signals of untrained networks", facts, checksums)
+    attributes = store.provenance("Signals of untrained networks", _facts(bench), checksums)
     return table.merge(sweeps(bench.profiles)).assign_attrs(attributes)
 
 

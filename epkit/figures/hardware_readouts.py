@@ -8,12 +8,13 @@ from ..study.hardware import (
     DIFFERENCE,
     ROUNDED,
     WHITE,
+    Errors,
     bit_errors,
     dither_errors,
     kind_errors,
     layer_errors,
-    learning_rates,
     limits,
+    tuned,
 )
 from ..study.intervals import geometric_interval, t_interval
 from . import canvas
@@ -21,10 +22,17 @@ from . import canvas
 SCHEMES = {ROUNDED: ("C0", "s"), DIFFERENCE: ("C1", "o")}
 
 
+def _kinds(stores: canvas.Stores) -> tuple[dict[str, xr.Dataset], Errors, list[str], list[str]]:
+    """The stores at the rate at which limits are measured, their errors, and the names of kinds and data sets."""
+    shown = tuned(stores)
+    errors = kind_errors(shown)
+    kinds, titles = (list(dict.fromkeys(names)) for names in zip(*((k, t) for t, k in errors), strict=True))
+    return shown, errors, kinds, titles
+
+
 def error_by_kind(stores: canvas.Stores) -> Figure:
     """Test error over the rms error of a read; a panel a kind, a colour a data set, dashed the mean of many reads."""
-    errors = kind_errors(stores, learning_rates(stores)[0])
-    kinds, titles = (list(dict.fromkeys(names)) for names in zip(*((k, t) for t, k in errors), strict=True))
+    shown, errors, kinds, titles = _kinds(stores)
     figure, axes, _ = canvas.grid(len(kinds), 5, (2.6, 2.3))
     zeros: dict[str, float] = {}
     for (title, kind), error in errors.items():
@@ -41,14 +49,12 @@ def error_by_kind(stores: canvas.Stores) -> Figure:
     looks = {title: {"color": f"C{k}", "lw": 2} for k, title in enumerate(titles)}
     looks |= {f"N = {n}": {"color": "0.4", "ls": "--" if k else "-", "lw": 1.4} for k, n in enumerate(counts)}
     canvas.key(figure, looks)
-    shown = {name: ds for name, ds in stores.items() if ds.learning_rate.item() == learning_rates(stores)[0]}
     return canvas.finish_several(figure, "What a network makes of each kind of read-out error", shown, canvas.BARS)
 
 
 def limit_by_kind(stores: canvas.Stores) -> Figure:
     """Limits of every kind, a row a kind: of a read, and open of the mean of many, with the place that sqrt(N) says."""
-    errors = kind_errors(stores, learning_rates(stores)[0])
-    kinds, titles = (list(dict.fromkeys(names)) for names in zip(*((k, t) for t, k in errors), strict=True))
+    shown, errors, kinds, titles = _kinds(stores)
     figure, axes = canvas.blank(1, 1, (7.5, 0.42 * len(kinds) + 0.8))
     ax = axes[0, 0]
     for (title, kind), error in errors.items():
@@ -70,7 +76,6 @@ def limit_by_kind(stores: canvas.Stores) -> Figure:
     looks[f"mean of {many} reads"] = {"color": "0.4", "marker": "o", "mfc": "white", "ls": ""}
     looks[f"√{many} times the limit of a read"] = {"color": "k", "marker": "|", "ms": 11, "mew": 1.4, "ls": ""}
     canvas.key(figure, looks)
-    shown = {name: ds for name, ds in stores.items() if ds.learning_rate.item() == learning_rates(stores)[0]}
     note = "half way to chance; geometric means over seeds, bars: 95 % t intervals of the log"
     return canvas.finish_several(
         figure, "The limit of every kind of read-out error, and what averaging does", shown, note
@@ -80,7 +85,7 @@ def limit_by_kind(stores: canvas.Stores) -> Figure:
 def dither_window(stores: canvas.Stores) -> Figure:
     """Test error over noise before a converter, in its steps; a panel a step, a colour a number of reads."""
     of_steps = dither_errors(stores)
-    errors = kind_errors(stores, learning_rates(stores)[0])
+    _, errors, _, _ = _kinds(stores)
     figure, axes, _ = canvas.grid(len(of_steps), 3, (3.5, 2.9))
     for ax, ((title, lsb), error) in zip(axes, of_steps.items(), strict=True):
         white = errors[title, WHITE].sel(samples=[1])

@@ -24,7 +24,7 @@ from .claims import (
 )
 from .diagnosis import all_diverged, diagnosis
 from .families import family_effects, family_rows, family_verdicts, scaling_limits, verdict_table
-from .hardware import bits_needed, hardware_effects, hardware_table, preset_table
+from .hardware import bits_needed, hardware_effects, hardware_table, preset_table, white_noise
 from .intervals import geometric_interval, interval_text, t_interval
 from .later import later_verdicts
 from .law import collapse_factors, derivation, fitted_constant, law_effects, law_networks, predicted_table

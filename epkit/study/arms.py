@@ -16,7 +16,7 @@ import xarray as xr
 from ..sweep.store import parameters
 from .benefit import at_choice, held_out_choice
 from .families import Effect, effect_of
-from .intervals import share, t_interval
+from .intervals import in_text, share, t_interval
 from .limit import final_error
 from .registration import registered_claims
 
@@ -141,15 +141,10 @@ def arm_table(stores: Mapping[str, xr.Dataset]) -> pd.DataFrame:
                     "arm": arm(ds),
                     "η": f"{rate:g}",
                     "σ (V)": f"{sigma:g}",
-                    "error (%)": _percent(mean.sel(at), 1),
-                    "stuck (%)": _percent(stuck.sel(at), 0),
+                    "error (%)": in_text(100 * mean.sel(at), "{:.1f}"),
+                    "stuck (%)": in_text(100 * stuck.sel(at), "{:.0f}"),
                     "conducting units of layer 1 (%)": f"{100 * float(first.sel(at)):.0f}",
                     "n": int(mean.n.sel(at)),
                 }
             )
     return pd.DataFrame(rows)
-
-
-def _percent(interval: xr.Dataset, digits: int) -> str:
-    mean, low, high = (f"{100 * float(interval[name]):.{digits}f}" for name in ("mean", "low", "high"))
-    return f"{mean} [{low}, {high}]"

@@ -16,7 +16,7 @@ import xarray as xr
 from ..sweep.store import parameters
 from .arms import QUIET
 from .families import Effect, effect_of
-from .intervals import geometric_interval
+from .intervals import geometric_interval, in_text
 from .limit import final_error
 from .plateau import differences, images_seen
 
@@ -173,8 +173,7 @@ def budget_table(stores: Mapping[str, xr.Dataset], above: float = ABOVE) -> pd.D
         for rate, count in itertools.product(error.learning_rate.values, error.samples.values):
             at = {"learning_rate": rate, "samples": count}
             arrived = reads.sel(at).dropna("seed")
-            interval = geometric_interval(arrived)
-            mean, low, high = (f"{float(interval[name]):.2g}" for name in ("mean", "low", "high"))
+            taken = in_text(geometric_interval(arrived), "{:.2g}") if arrived.size else "never"
             rows.append(
                 {
                     "data set": ds.title.item(),
@@ -184,7 +183,7 @@ def budget_table(stores: Mapping[str, xr.Dataset], above: float = ABOVE) -> pd.D
                     "error at the end (%)": f"{100 * float(error.sel(at).mean()):.1f}",
                     "reads in all": f"{float(total.sel(at)):.2g}",
                     "target (%)": f"{100 * target:.1f}",
-                    "reads until the target": f"{mean} [{low}, {high}]" if arrived.size else "never",
+                    "reads until the target": taken,
                     "arrived": f"{arrived.size} of {reads.sizes['seed']}",
                 }
             )

@@ -6,7 +6,7 @@ was not run at sigma = 0, that of exact reads stands there.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from ..readouts.kinds import ROUNDING
 from ..sweep.store import parameters
 from .benefit import at_choice, held_out_choice
 from .families import Effect, effect_of
-from .intervals import geometric_interval, t_interval
+from .intervals import geometric_interval, in_text, t_interval
 from .limit import critical_limit, final_error
 
 WHITE, ROUNDED, DIFFERENCE = "white noise", "rounding of both phases", "rounding of the difference"
@@ -35,28 +35,44 @@ def _error(ds: xr.Dataset) -> xr.DataArray:
     return final_error(setting).assign_coords(chance=float(ds.chance.item()))
 
 
-def learning_rates(stores: Stores) -> tuple[float, float]:
-    """The rate at which limits are measured, and the bold one at which noise may help."""
-    rates = [ds.learning_rate.item() for ds in stores.values()]
-    return min(rates), max(rates)
+def kind(ds: xr.Dataset) -> str | None:
+    """What the reads of a store err by; None where noise or converter are of a design of their own."""
+    reading = _reading(ds)
+    if {"lsb", "bits", "preset"} & reading.keys() or "schedule" in parameters(ds):
+        return None
+    if reading.get("kind") == "converter":
+        return DIFFERENCE if "differential" in reading else ROUNDED
+    return str(reading.get("kind", WHITE))
 
 
-def kind_errors(stores: Stores, rate: float) -> Errors:
-    """Errors of every kind at a learning rate, over all sigma, by data set."""
-    errors: Errors = {}
-    for ds in stores.values():
-        reading = _reading(ds)
-        other = {"lsb", "bits", "preset"} & reading.keys() or "schedule" in parameters(ds)
-        if not other and ds.learning_rate.item() == rate:
-            kind = reading.get("kind", WHITE)
-            if kind == "converter":
-                kind = DIFFERENCE if "differential" in reading else ROUNDED
-            errors[ds.title.item(), kind] = _error(ds)
-    for (title, kind), error in errors.items():
-        if kind != WHITE and (title, WHITE) in errors:
+def tuned(stores: Stores) -> dict[str, xr.Dataset]:
+    """The stores from which the limits of the kinds are: those of the least learning rate."""
+    return _at(stores, min)
+
+
+def bold(stores: Stores) -> dict[str, xr.Dataset]:
+    """The stores that tell whether some of a kind helps: those of the largest learning rate."""
+    return _at(stores, max)
+
+
+def _at(stores: Stores, of_all: Callable[[Iterable[float]], float]) -> dict[str, xr.Dataset]:
+    rate = of_all(ds.learning_rate.item() for ds in stores.values())
+    return {name: ds for name, ds in stores.items() if ds.learning_rate.item() == rate and kind(ds)}
+
+
+def white_noise(stores: Stores) -> list[str]:
+    """Names of the sweeps over white noise at the rate at which limits are measured, one a data set."""
+    return [name for name, ds in tuned(stores).items() if kind(ds) == WHITE]
+
+
+def kind_errors(stores: Stores) -> Errors:
+    """Errors of every kind over all sigma, by data set; of stores at a single learning rate."""
+    errors: Errors = {(ds.title.item(), word): _error(ds) for ds in stores.values() if (word := kind(ds))}
+    for (title, word), error in errors.items():
+        if word != WHITE and (title, WHITE) in errors:
             exact = errors[title, WHITE].sel(sigma=[0.0]).isel(samples=[0]).drop_vars("samples")
             exact = xr.concat([exact] * error.sizes["samples"], error.samples)
-            errors[title, kind] = xr.concat([exact, error], "sigma", join="inner")
+            errors[title, word] = xr.concat([exact, error], "sigma", join="inner")
     return errors
 
 
@@ -91,13 +107,12 @@ def bit_errors(stores: Stores) -> dict[tuple[str, str], xr.DataArray]:
 
 def hardware_effects(stores: Stores) -> dict[str, Effect]:
     """The `Effect` of each claim registered for notebook 14."""
-    tuned, bold = learning_rates(stores)
-    errors = kind_errors(stores, tuned)
+    errors = kind_errors(tuned(stores))
     of_kinds = {key: limits(error) for key, error in errors.items()}
     return {
         "equal": effect_of(_to_white(of_kinds), geometric_interval),
         "averaging": effect_of(_averaging(of_kinds), geometric_interval),
-        "helps": effect_of(_gains(kind_errors(stores, bold))),
+        "helps": effect_of(_gains(kind_errors(bold(stores)))),
         "dither": effect_of(_dither(stores)),
         "window": effect_of(_windows(stores, of_kinds), geometric_interval),
         "layer_1": effect_of(_first_layer(stores, of_kinds), geometric_interval),
@@ -165,8 +180,7 @@ def bits_needed(stores: Stores, before: xr.Dataset) -> xr.Dataset:
     (`DIFFERENCE`), before training; sigma_c: limit of rounding in all layers alike, in the scheme. `by_layer`: the
     same with the limit of white noise in the reads of that layer alone, where it was measured.
     """
-    tuned, _ = learning_rates(stores)
-    errors, of_layers = kind_errors(stores, tuned), layer_errors(stores)
+    errors, of_layers = kind_errors(tuned(stores)), layer_errors(stores)
     largest = {ROUNDED: before.largest_voltage, DIFFERENCE: before.largest_response}
     tables = []
     steps = {key: ROUNDING * float(geometric_interval(limits(error))["mean"]) for key, error in of_layers.items()}
@@ -189,8 +203,8 @@ def hardware_table(stores: Stores, before: xr.Dataset) -> pd.DataFrame:
     Effective bits: log2(full scale/(sigma_c sqrt(12))), the full scale reaching from the least to the largest voltage
     of the network before training.
     """
-    tuned, bold = learning_rates(stores)
-    errors, gains = kind_errors(stores, tuned), dict(_gains(kind_errors(stores, bold)))
+    errors, gains = kind_errors(tuned(stores)), dict(_gains(kind_errors(bold(stores))))
+    rate = max(ds.learning_rate.item() for ds in stores.values())
     of_kinds = {key: limits(error) for key, error in errors.items()}
     averaged = dict(_averaging(of_kinds))
     full_scale = {
@@ -205,11 +219,13 @@ def hardware_table(stores: Stores, before: xr.Dataset) -> pd.DataFrame:
             {
                 "data set": title,
                 "kind": kind,
-                "limit (V)": _text(single, "{:.2g}"),
+                "limit (V)": in_text(single, "{:.2g}"),
                 "effective bits": f"{np.log2(full_scale[title] / (ROUNDING * float(single['mean']))):.1f}",
-                "over white noise": _text(white, "{:.3g}"),
-                "N = 16 moves it by": _text(geometric_interval(averaged[key]), "{:.2f}") if key in averaged else "",
-                f"points saved at η = {bold:g}": _text(100 * t_interval(gains[key]), "{:.1f}") if key in gains else "",
+                "over white noise": in_text(white, "{:.3g}"),
+                "N = 16 moves it by": in_text(geometric_interval(averaged[key]), "{:.2f}") if key in averaged else "",
+                f"points saved at η = {rate:g}": in_text(100 * t_interval(gains[key]), "{:.1f}")
+                if key in gains
+                else "",
             }
         )
     return pd.DataFrame(rows)
@@ -221,11 +237,6 @@ def preset_table(stores: Stores) -> pd.DataFrame:
     for ds in stores.values():
         if name := _reading(ds).get("preset"):
             interval = 100 * t_interval(_error(ds).isel(sigma=0, drop=True))
-            of_counts = {f"N = {n}": _text(interval.sel(samples=n), "{:.1f}") for n in interval.samples.values}
+            of_counts = {f"N = {n}": in_text(interval.sel(samples=n), "{:.1f}") for n in interval.samples.values}
             rows[name] = {"full scale (V)": f"{_reading(ds)['full_scale']:g}", **of_counts}
     return pd.DataFrame(rows.values(), index=pd.Index(rows, name="preset"))
-
-
-def _text(interval: xr.Dataset, form: str) -> str:
-    mean, low, high = (form.format(float(interval[name])) for name in ("mean", "low", "high"))
-    return f"{mean} [{low}, {high}]"

@@ -62,6 +62,12 @@ def geometric_interval(values: xr.DataArray, dim: str = "seed", level: float = 0
         return pooled.assign({name: np.exp(pooled[name]) for name in ("mean", "low", "high")})
 
 
+def in_text(interval: xr.Dataset, form: str) -> str:
+    """Text of a single (mean, low, high), each in a format: "1.4 [1.2, 1.6]" for "{:.1f}"."""
+    mean, low, high = (form.format(float(interval[name])) for name in ("mean", "low", "high"))
+    return f"{mean} [{low}, {high}]"
+
+
 def interval_text(interval: xr.Dataset) -> xr.DataArray:
     """Text of each (mean, low, high, n), with three significant digits: "1.4 [1.2, 1.6], n = 3"."""
 

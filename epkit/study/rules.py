@@ -12,8 +12,8 @@ import xarray as xr
 
 from ..sweep.store import parameters
 from .families import Effect, effect_of
-from .intervals import geometric_interval, t_interval
-from .limit import critical_limit, final_error
+from .intervals import geometric_interval, in_text, t_interval
+from .limit import critical_limit, final_error, first_setting
 
 PLAIN, BASELINE = "centred estimate", "backpropagation"
 ESTIMATES = {"centered": PLAIN, "positive": "positive estimate", "negative": "negative estimate"}
@@ -38,7 +38,7 @@ def rule(ds: xr.Dataset) -> str:
 def rule_errors(stores: Stores) -> dict[str, xr.DataArray]:
     """Errors (sigma, seed) of every rule, with the error of chance beside them; relaxations with noise are apart."""
     return {
-        rule(ds): final_error(_setting(ds)).assign_coords(chance=float(ds.chance.item()))
+        rule(ds): final_error(first_setting(ds)).assign_coords(chance=ds.chance.item())
         for ds in stores.values()
         if not _published(ds)
     }
@@ -49,7 +49,7 @@ def relaxation_errors(stores: Stores) -> xr.DataArray:
     parts = []
     for ds in filter(_published, stores.values()):
         noise, beta = parameters(ds).get("relaxation_noise", 0.0), parameters(ds)["beta"]
-        parts.append(final_error(_setting(ds)).isel(sigma=0, drop=True).expand_dims(noise=[noise], beta=[beta]))
+        parts.append(final_error(first_setting(ds)).isel(sigma=0, drop=True).expand_dims(noise=[noise], beta=[beta]))
     return xr.combine_by_coords(parts)["error"] if parts else xr.DataArray([], dims="seed")
 
 
@@ -74,8 +74,8 @@ def rule_table(stores: Stores) -> pd.DataFrame:
     for name, error in rule_errors(stores).items():
         exact, limit = t_interval(error.sel(sigma=0)), critical_limit(error, error.chance)
         rows[name] = {
-            "error without noise (%)": _text(100 * exact, "{:.1f}"),
-            "limit": _text(limit, "{:.2g}") if int(limit.n) > 1 else "none",
+            "error without noise (%)": in_text(100 * exact, "{:.1f}"),
+            "limit": in_text(limit, "{:.2g}") if int(limit.n) > 1 else "none",
             "n": f"{int(limit.n)} of {int(limit.runs)}",
         }
     return pd.DataFrame(rows.values(), index=pd.Index(rows, name="rule"))
@@ -84,10 +84,6 @@ def rule_table(stores: Stores) -> pd.DataFrame:
 def _published(ds: xr.Dataset) -> bool:
     """Whether it is of the published setting, whose rates are absolute and whose nudged phases are shorter."""
     return "nudged_iterations" in parameters(ds)
-
-
-def _setting(ds: xr.Dataset) -> xr.Dataset:
-    return ds.isel(dataset=0, averaging=0, samples=0, learning_rate=0, drop=True)
 
 
 def _ratios(limits: Mapping[str, xr.DataArray], of: str, *names: str) -> Iterator[tuple[str, xr.DataArray]]:
@@ -107,8 +103,3 @@ def _nudges(stores: Stores) -> Iterator[tuple[str, xr.DataArray]]:
     if "noise" in errors.dims and errors.sizes["beta"] > 1:
         noisy = errors.isel(noise=-1, drop=True)
         yield "nudges of .1 and .4", noisy.isel(beta=0, drop=True) - noisy.isel(beta=-1, drop=True)
-
-
-def _text(interval: xr.Dataset, form: str) -> str:
-    mean, low, high = (form.format(float(interval[name])) for name in ("mean", "low", "high"))
-    return f"{mean} [{low}, {high}]"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
@@ -26,16 +26,15 @@ def _distinct(values: list) -> list:
     return sorted(values) if not isinstance(values[0], str) else values
 
 
-def _known(name: str) -> str:
-    if name not in INFO:
-        raise ValueError(f"no such data set; {hint(name, INFO)}")
-    return name
+def _listed(what: str, names: Collection[str]) -> tuple[AfterValidator, Any]:
+    """Allows these names alone; a schema lists them."""
 
+    def check(name: str) -> str:
+        if name not in names:
+            raise ValueError(f"no such {what}; {hint(name, names)}")
+        return name
 
-def _preset(name: str) -> str:
-    if name not in PRESETS:
-        raise ValueError(f"no such preset; {hint(name, PRESETS)}")
-    return name
+    return AfterValidator(check), Field(json_schema_extra={"enum": [*names]})
 
 
 def _even(width: int) -> int:
@@ -54,9 +53,9 @@ Width = Annotated[StrictInt, Field(ge=2, le=MANY), AfterValidator(_even)]
 Number = Annotated[float, Strict(), Field(allow_inf_nan=False, le=1e38)]
 Positive = Annotated[Number, Field(gt=0)]
 Share = Annotated[Number, Field(gt=0, lt=1)]
-PresetName = Annotated[str, AfterValidator(_preset), Field(json_schema_extra={"enum": [*PRESETS]})]
+PresetName = Annotated[str, *_listed("preset", PRESETS)]
 Span = Annotated[list[Number], Field(min_length=2, max_length=2)]  # low and high (V)
-DatasetName = Annotated[str, AfterValidator(_known), Field(json_schema_extra={"enum": [*INFO]})]
+DatasetName = Annotated[str, *_listed("data set", INFO)]
 FileName = Annotated[str, Field(pattern=r"^[0-9A-Za-z][0-9A-Za-z._-]{0,99}$")]  # part of one
 Model = TypeVar("Model", bound=BaseModel)
 
