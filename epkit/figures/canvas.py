@@ -219,16 +219,22 @@ def finish_several(figure: Figure, title: str, stores: Stores, *notes: str) -> F
     # seeds of which anything was run, for a store may be partial
     seeds = [int(ds.test_error.notnull().any([dim for dim in ds.test_error.dims if dim != "seed"]).sum())
              for ds in stores.values()]  # fmt: skip
+    sizes = {"-".join(map(str, layers)) for row in settings for layers in row.get("sizes", {}).values()}
+    networks = f"network {sizes.pop()}" if len(sizes) == 1 else f"{len(sizes)} networks" if sizes else ""
+    epochs = {round(float(ds.epoch.max())) for ds in stores.values()}
+    trained = span((row["train_images"] for row in settings), "{:,}")
     facts = [
-        ", ".join(titles),
-        f"trained on {span((row['train_images'] for row in settings), '{:,}')} images an epoch",
+        *titles,
+        *filter(None, [networks]),
+        f"{span(epochs)} epoch{'s' * (epochs != {1})} of {trained} images",
         f"batch {span(row['batch_size'] for row in settings)}",
         "absolute rates" if all("rates" in row for row in settings) else f"η = {span(rates)}",
         f"tested on {span((row['test_images'] for row in settings), '{:,}')} images",
         f"n = {span(seeds)} seeds",
     ]
-    letters = int(15 * figure.get_figwidth())
-    return captioned(figure, title, *(textwrap.fill(line, letters) for line in (", ".join(facts), *notes)))
+    letters, whole = int(15 * figure.get_figwidth()), "\u00a0"  # a fact is not broken over two lines
+    common = ", ".join(fact.replace(" ", whole) for fact in facts)
+    return captioned(figure, title, *(textwrap.fill(line, letters).replace(whole, " ") for line in (common, *notes)))
 
 
 def span(values: Iterable[float], form: str = "{:,g}") -> str:

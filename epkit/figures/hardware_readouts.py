@@ -3,6 +3,7 @@
 import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from ..study.hardware import (
     DIFFERENCE,
@@ -103,7 +104,7 @@ def dither_window(stores: canvas.Stores) -> Figure:
     lines = "dotted: half a step; dashed: limit of white noise times √N; grey: exact reads"
     shown = {name: ds for name, ds in stores.items() if '"lsb"' in ds.attrs["parameters"]}
     return canvas.finish_several(
-        figure, "A converter needs noise: the window of dither", shown, f"{canvas.BARS}; {lines}"
+        figure, "Noise before a converter: the window of dither", shown, f"{canvas.BARS}; {lines}"
     )
 
 
@@ -132,6 +133,7 @@ def bits(stores: canvas.Stores, needed: xr.Dataset) -> Figure:
             middle.plot([], [], color="0.4", marker=marker, label=canvas.literally(name), **hollow)
         chance = float(error.chance)
     middle.set(xlabel="bits, in every layer")
+    middle.xaxis.set_major_locator(MaxNLocator(integer=True))
     canvas.error_axis(middle, chance)
     middle.legend(fontsize="x-small", loc="upper right", bbox_to_anchor=(1, 0.88))
     middle.set_title("trained", fontsize="medium")

@@ -30,7 +30,7 @@ def error_by_rule(stores: canvas.Stores) -> Figure:
 def noise_in_relaxation(stores: canvas.Stores) -> Figure:
     """Errors of networks with and without noise in each step of their relaxation; a dot a seed."""
     errors = relaxation_errors(stores)
-    figure, axes = canvas.blank(1, 1, (4.2, 3.0))
+    figure, axes = canvas.blank(1, 1, (5.4, 3.0))
     ax = axes[0, 0]
     for number, noise in enumerate(errors.noise.values if "noise" in errors.dims else []):
         for row, beta in enumerate(errors.beta.values):
