@@ -220,7 +220,13 @@ def finish_several(figure: Figure, title: str, stores: Stores, *notes: str) -> F
     seeds = [int(ds.test_error.notnull().any([dim for dim in ds.test_error.dims if dim != "seed"]).sum())
              for ds in stores.values()]  # fmt: skip
     sizes = {"-".join(map(str, layers)) for row in settings for layers in row.get("sizes", {}).values()}
-    networks = f"{len(sizes)} networks" if len(sizes) > 2 else f"network {' and '.join(sorted(sizes))}" if sizes else ""
+    networks = (
+        f"networks of {len(sizes)} sizes"
+        if len(sizes) > 2
+        else f"network {' and '.join(sorted(sizes))}"
+        if sizes
+        else ""
+    )
     epochs = {round(float(ds.epoch.max())) for ds in stores.values()}
     trained = span((row["train_images"] for row in settings), "{:,}")
     facts = [
