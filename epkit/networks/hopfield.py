@@ -12,6 +12,9 @@ from torch import Tensor
 from ..ep import checks
 from ..ep.networks import Biases, Images, Network, States, Targets, Weights, batch_of, generators_of
 
+# Sweeps of a relaxation after which it is asked whether it has settled; each such question costs a tenth of a sweep.
+LOOK_EVERY = 8
+
 
 class DeepHopfieldNetwork(Network):
     """An ensemble of layered continuous Hopfield networks with hard-sigmoid units (arXiv:1602.05179, section 2).
@@ -71,6 +74,8 @@ class DeepHopfieldNetwork(Network):
     ) -> States:
         """States after `iterations` sweeps over the layers 1, 3, 5 … and then 2, 4, 6 …, each layer to its minimum.
 
+        A phase without noise ends sooner once a sweep moves no unit by more than rounding does.
+
         Raises:
             ValueError: for a target without beta, beta <= -1, where the outputs have no minimum, other shapes.
         """
@@ -83,7 +88,9 @@ class DeepHopfieldNetwork(Network):
         drive = (self.input_gain * x) @ self.weights[0]
         s = list(start or [x.new_zeros(self.members, x.shape[1], n) for n in self.sizes[1:]])
         drawn = generators_of(self.noise_seed, x, beta) if noisy else []
-        for _ in range(iterations):
+        rounding = 4 * torch.finfo(x.dtype).eps
+        for k in range(iterations):
+            before = [*s]
             noise = [torch.randn(x.shape[1], sum(self.sizes[1:]), generator=g) for g in drawn]
             added = (self.noise * torch.stack(noise).to(x)).split(self.sizes[1:], -1) if noisy else None
             for layer in (*range(0, last + 1, 2), *range(1, last + 1, 2)):
@@ -95,6 +102,9 @@ class DeepHopfieldNetwork(Network):
                 if layer == last and goal is not None:
                     pull = (pull + beta * goal) / (1 + beta)
                 s[layer] = pull.clamp(0, 1)
+            looked = k % LOOK_EVERY == LOOK_EVERY - 1 and not noisy
+            if looked and all(bool((new - old).abs().max() <= rounding) for new, old in zip(s, before, strict=True)):
+                break
         return s
 
     def energy(self, x: Images, states: States) -> Float[Tensor, "member batch"]:
