@@ -9,7 +9,7 @@ $(or $(MAKECMDGOALS),help):
 else
 
 .DEFAULT_GOAL := help
-.PHONY: help env figures recompute notebooks records test faults bench schedule lab html release data validate lint lock clean
+.PHONY: help env figures recompute notebooks records test faults bench board schedule lab html release data validate lint lock clean
 
 VENV ?= .venv
 PROFILE ?= quick
@@ -95,6 +95,9 @@ bench: env  ## time the engine and what surrounds it (15 minutes on a quiet mach
 	$(PY) benchmarks/speed.py --docs $(BENCH)
 	$(PY) benchmarks/spine.py --docs $(BENCH)
 	$(PY) benchmarks/readouts.py --docs
+
+board: env  ## train the XOR board on ngspice (5 minutes): table and store
+	$(PY) benchmarks/xor_board.py --docs
 
 schedule: env  ## measure and simulate how a large study splits into jobs: table, store, figure
 	$(PY) benchmarks/schedule.py --docs $(SCHEDULE)

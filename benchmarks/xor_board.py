@@ -25,7 +25,7 @@ X = torch.tensor([[-1.0, -1.0, 1.0], [-1.0, 1.0, 1.0], [1.0, -1.0, 1.0], [1.0, 1
 Y = torch.tensor([0, 1, 1, 0])
 # Inputs of ±1.5 V; a class's output should have 0.2 V, which is near a diode's forward voltage, the other 0 V.
 VOLTS, GAIN = 0.2, 7.5
-MARKS = "<!-- board: written by `python benchmarks/xor_board.py --docs` -->", "<!-- end of board -->"
+MARKS = "<!-- board: written by `make board` -->", "<!-- end of board -->"
 PAGE = CHECKOUT / "docs" / "circuit.md"
 
 

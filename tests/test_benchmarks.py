@@ -16,6 +16,7 @@ import schedule
 import speed
 import spine
 import torch
+import xor_board
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib import pyplot as plt
@@ -90,6 +91,7 @@ def test_contestants_take_turns_over_the_same_number_of_samples():
         ("spine", spine.PAGE, spine.MARKS, spine.table),
         ("schedule", schedule.PAGE, schedule.MARKS, schedule.table),
         ("readouts", readouts.PAGE, readouts.MARKS, readouts.table),
+        ("xor_board", xor_board.PAGE, xor_board.MARKS, xor_board.table),
     ],
 )
 def test_pages_show_the_stores(name, page, marks, table):
