@@ -1,4 +1,4 @@
-"""What notebook 16 asks of its stores, on synthetic ones whose answers are planted, and an optimiser in a sweep."""
+"""What notebooks 16 and 17 ask of their stores, on synthetic ones with planted answers, and an optimiser in a sweep."""
 
 from __future__ import annotations
 
@@ -73,6 +73,19 @@ def test_the_planted_answers_are_read():
     np.testing.assert_allclose(effects["relaxation"].values, 0.6, atol=1e-6)
 
 
+def relaxation_stores():
+    return {name: ds for name, ds in rule_stores().items() if name.startswith(("exact", "noisy"))}
+
+
+def test_noise_in_the_relaxation_is_compared_with_none_and_between_nudges():
+    effects = study.relaxation_effects(relaxation_stores())
+    assert set(effects) == set(study.registered_claims().later["17_noise_in_relaxation"].claims)
+    np.testing.assert_allclose(effects["nudge"].values, 0.6, atol=1e-6)
+    np.testing.assert_allclose(effects["cost"].values, 0.2, atol=1e-6)
+    table = study.relaxation_table(relaxation_stores())
+    assert table.loc[(0.04, 0.4), "seeds"] == "30.0, 31.0, 29.0, 32.0, 28.0"
+
+
 def test_the_table_and_the_figures_say_what_stores_hold():
     stores = rule_stores()
     table = study.rule_table(stores)
@@ -84,6 +97,9 @@ def test_the_table_and_the_figures_say_what_stores_hold():
     shown = figures.noise_in_relaxation(stores)
     assert [t.get_text() for t in shown.axes[0].get_xticklabels()] == ["β = 0.1", "β = 0.4"]
     assert len(shown.axes[0].lines) == 5  # two nudges with and without noise, and chance
+    curves = figures.noise_while_training(relaxation_stores())
+    assert [ax.get_title() for ax in curves.axes] == ["nudge β = 0.1", "nudge β = 0.4"]
+    assert [len(ax.lines) for ax in curves.axes] == [11, 11]  # five seeds with and without noise, and chance
     plt.close("all")
 
 

@@ -19,5 +19,6 @@ from .escape_from_the_plateau import along_the_way, escape_times, learning_curve
 from .why_noise_helps import arms, conducting
 from .harnessing_noise import error_over_reads, gain_map, switched_off
 from .hardware_readouts import bits, dither_window, error_by_kind, limit_by_kind
-from .other_networks import error_by_rule, noise_in_relaxation
+from .noise_in_relaxation import noise_in_relaxation, noise_while_training
+from .other_networks import error_by_rule
 from .budget import budget, budget_sliders

@@ -73,5 +73,5 @@ from .report import (
     settings_table,
     verdicts,
 )
-from .rules import rule_effects, rule_table
+from .rules import relaxation_effects, relaxation_table, rule_effects, rule_table
 from .tables import Table, in_words, rounded, whole

@@ -1,4 +1,4 @@
-"""What the stores of notebooks 11 to 16 say of the hypotheses that were registered for them: README's table."""
+"""What the stores of notebooks 11 to 17 say of the hypotheses that were registered for them: README's table."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from .hardware import hardware_effects
 from .law import fitted_constant, law_effects, law_networks
 from .registration import registered_claims
 from .report import networks_of
-from .rules import rule_effects
+from .rules import relaxation_effects, rule_effects
 
 LIMIT, CAUSE, USE = "11_what_sets_the_limit", "12_why_noise_helps", "13_harnessing_noise"
-BENCH, RULES = "14_hardware_readouts", "16_other_networks"
+BENCH, RULES, RELAXED = "14_hardware_readouts", "16_other_networks", "17_noise_in_relaxation"
 
 
 def later_effects(profile: str) -> dict[str, dict[str, Effect]]:
     """The `Effect` of each hypothesis, by notebook, of those notebooks that a profile has stores of."""
-    names = (LIMIT, CAUSE, USE, BENCH, RULES)
-    law, arms, reads, bench, rules = (networks_of(profile, name) for name in names)
+    names = (LIMIT, CAUSE, USE, BENCH, RULES, RELAXED)
+    law, arms, reads, bench, rules, relaxed = (networks_of(profile, name) for name in names)
     before, predicted = (store.results(profile) / f"{LIMIT}.{name}.nc" for name in ("earlier", "predicted"))
     effects = {}
     if law and before.exists() and predicted.exists():
@@ -36,6 +36,8 @@ def later_effects(profile: str) -> dict[str, dict[str, Effect]]:
         effects[BENCH] = hardware_effects(bench)
     if rules:
         effects[RULES] = rule_effects(rules)
+    if relaxed:
+        effects[RELAXED] = relaxation_effects(relaxed)
     return effects
 
 

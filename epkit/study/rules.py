@@ -68,6 +68,23 @@ def rule_effects(stores: Stores) -> dict[str, Effect]:
     }
 
 
+def relaxation_effects(stores: Stores) -> dict[str, Effect]:
+    """The `Effect` of each claim registered for notebook 17."""
+    return {"nudge": effect_of(_nudges(stores)), "cost": effect_of(_cost(stores))}
+
+
+def relaxation_table(stores: Stores) -> pd.DataFrame:
+    """Error (%) with each noise and nudge, with its interval, and that of each seed."""
+    errors = relaxation_errors(stores)
+    rows = {}
+    for noise in errors.noise.values:
+        for beta in errors.beta.values:
+            runs = 100 * errors.sel(noise=noise, beta=beta).dropna("seed")
+            seeds = ", ".join(f"{error:.1f}" for error in runs.values)
+            rows[noise, beta] = {"error (%)": in_text(t_interval(runs), "{:.1f}"), "seeds": seeds}
+    return pd.DataFrame(rows.values(), index=pd.MultiIndex.from_tuples(rows, names=["noise", "nudge"]))
+
+
 def rule_table(stores: Stores) -> pd.DataFrame:
     """Every rule: error without noise (%), the limit with its interval (V), and how many seeds have one."""
     rows = {}
@@ -103,3 +120,13 @@ def _nudges(stores: Stores) -> Iterator[tuple[str, xr.DataArray]]:
     if "noise" in errors.dims and errors.sizes["beta"] > 1:
         noisy = errors.isel(noise=-1, drop=True)
         yield "nudges of .1 and .4", noisy.isel(beta=0, drop=True) - noisy.isel(beta=-1, drop=True)
+
+
+def _cost(stores: Stores) -> Iterator[tuple[str, xr.DataArray]]:
+    errors = relaxation_errors(stores)
+    if errors.sizes.get("noise", 1) > 1:
+        strong = errors.isel(beta=-1)
+        yield (
+            f"a nudge of {strong.beta.item():g}",
+            (strong.isel(noise=-1) - strong.isel(noise=0)).reset_coords(drop=True),
+        )
