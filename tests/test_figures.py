@@ -4,8 +4,10 @@ import hashlib
 import os
 import subprocess
 import sys
+from io import BytesIO
 from pathlib import Path
 
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
@@ -136,6 +138,13 @@ def test_saving_twice_gives_the_same_bytes(tmp_path):
     for a, b in zip(first, second, strict=True):
         assert a.read_bytes() == b.read_bytes()
     assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["figure.png", "figure.svg"]
+
+
+def test_a_png_is_laid_out_at_the_resolution_that_it_has():
+    figure = drawn("error_over_sigma")
+    size = mpl.image.imread(BytesIO(canvas.draw(figure, "figure")["png"])).shape[1::-1]
+    np.testing.assert_allclose(size, figure.get_size_inches() * figure.dpi, atol=1)
+    assert figure.dpi == canvas.DPI
 
 
 def digests(*names):

@@ -40,6 +40,7 @@ RIGHT: dict[str, Any] = {"fontsize": "x-small", "loc": "upper left", "bbox_to_an
 DOTS: dict[str, Any] = {"alpha": 0.5, "ms": 4, "mew": 0}
 READS = ("averaging", "samples")  # dims of which a figure shows one value
 PERCENT = PercentFormatter(xmax=1, symbol="", decimals=0)
+DPI = 150  # of a PNG; notebooks show it at 100, so that it is sharp on fine screens
 DIGITS = 4  # of what was fitted, see `steady`
 
 
@@ -56,21 +57,21 @@ def style() -> None:
 
 
 def draw(figure: Figure, name: str) -> dict[str, bytes]:
-    """The figure as {"png": 150 dpi, "svg": …}, the same to the byte each time; `name` salts the SVG's ids."""
-    figure.set_dpi(150)
+    """The figure as {"png": …, "svg": …}, the same to the byte each time; `name` salts the SVG's ids."""
+    figure.set_dpi(DPI)
     if layout := figure.get_layout_engine():  # once, not for each file and its rehearsal: it is half of the drawing
         layout.execute(figure)
         figure.set_layout_engine(None)  # "none" would leave one behind, and with it the rehearsals
     files = {}
     for kind, metadata in {"png": {"Software": None}, "svg": {"Date": None}}.items():
         with BytesIO() as file, mpl.rc_context({"svg.hashsalt": name}):
-            figure.savefig(file, format=kind, metadata=metadata)
+            figure.savefig(file, format=kind, metadata=metadata, dpi=DPI)  # or it is that of a new figure
             files[kind] = file.getvalue()
     return files
 
 
 def save(figure: Figure, folder: str | os.PathLike, name: str) -> tuple[Path, Path]:
-    """Write `folder`/`name`.png (150 dpi) and .svg, atomically, where they differ; return both paths.
+    """Write `folder`/`name`.png and .svg, atomically, where they differ; return both paths.
 
     In a read-only folder this only warns, for the figure can be looked at all the same. StoreError for a full disk.
     """
