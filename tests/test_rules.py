@@ -74,7 +74,8 @@ def test_the_planted_answers_are_read():
 
 
 def relaxation_stores():
-    return {name: ds for name, ds in rule_stores().items() if name.startswith(("exact", "noisy"))}
+    stores = {name: ds for name, ds in rule_stores().items() if name.startswith(("exact", "noisy"))}
+    return stores | {"weak-strong": published(0.15, beta=0.4, relaxation_noise=0.018)}
 
 
 def test_noise_in_the_relaxation_is_compared_with_none_and_between_nudges():
@@ -82,8 +83,10 @@ def test_noise_in_the_relaxation_is_compared_with_none_and_between_nudges():
     assert set(effects) == set(study.registered_claims().later["17_noise_in_relaxation"].claims)
     np.testing.assert_allclose(effects["nudge"].values, 0.6, atol=1e-6)
     np.testing.assert_allclose(effects["cost"].values, 0.2, atol=1e-6)
+    np.testing.assert_allclose(effects["averaging"].values, 0.15, atol=1e-6)
     table = study.relaxation_table(relaxation_stores())
     assert table.loc[(0.04, 0.4), "seeds"] == "30.0, 31.0, 29.0, 32.0, 28.0"
+    assert (0.018, 0.1) not in table.index
 
 
 def test_the_table_and_the_figures_say_what_stores_hold():
@@ -99,7 +102,7 @@ def test_the_table_and_the_figures_say_what_stores_hold():
     assert len(shown.axes[0].lines) == 5  # two nudges with and without noise, and chance
     curves = figures.noise_while_training(relaxation_stores())
     assert [ax.get_title() for ax in curves.axes] == ["nudge β = 0.1", "nudge β = 0.4"]
-    assert [len(ax.lines) for ax in curves.axes] == [11, 11]  # five seeds with and without noise, and chance
+    assert [len(ax.lines) for ax in curves.axes] == [11, 16]  # five seeds a noise, and chance
     plt.close("all")
 
 

@@ -14,6 +14,7 @@ from ..sweep.store import parameters
 from .families import Effect, effect_of
 from .intervals import geometric_interval, in_text, t_interval
 from .limit import critical_limit, final_error, first_setting
+from .plateau import images_in_all
 
 PLAIN, BASELINE = "centred estimate", "backpropagation"
 ESTIMATES = {"centered": PLAIN, "positive": "positive estimate", "negative": "negative estimate"}
@@ -48,9 +49,10 @@ def relaxation_errors(stores: Stores) -> xr.DataArray:
     """Errors (noise, beta, seed) of networks with noise in each step of their relaxation, and of their exact twins."""
     parts = []
     for ds in filter(_published, stores.values()):
-        noise, beta = parameters(ds).get("relaxation_noise", 0.0), parameters(ds)["beta"]
+        noise, beta = _noise_and_nudge(ds)
         parts.append(final_error(first_setting(ds)).isel(sigma=0, drop=True).expand_dims(noise=[noise], beta=[beta]))
-    return xr.combine_by_coords(parts)["error"] if parts else xr.DataArray([], dims="seed")
+    whole = xr.merge(parts, join="outer", compat="no_conflicts") if parts else {"error": xr.DataArray([], dims="seed")}
+    return whole["error"]
 
 
 def rule_effects(stores: Stores) -> dict[str, Effect]:
@@ -70,18 +72,21 @@ def rule_effects(stores: Stores) -> dict[str, Effect]:
 
 def relaxation_effects(stores: Stores) -> dict[str, Effect]:
     """The `Effect` of each claim registered for notebook 17."""
-    return {"nudge": effect_of(_nudges(stores)), "cost": effect_of(_cost(stores))}
+    return {
+        "nudge": effect_of(_nudges(stores)),
+        "cost": effect_of(_noises(stores, 0)),
+        "averaging": effect_of(_noises(stores, 1)),
+    }
 
 
 def relaxation_table(stores: Stores) -> pd.DataFrame:
-    """Error (%) with each noise and nudge, with its interval, and that of each seed."""
-    errors = relaxation_errors(stores)
+    """Of each noise and nudge: the images trained on, the error (%) after them with its interval, and every seed's."""
     rows = {}
-    for noise in errors.noise.values:
-        for beta in errors.beta.values:
-            runs = 100 * errors.sel(noise=noise, beta=beta).dropna("seed")
-            seeds = ", ".join(f"{error:.1f}" for error in runs.values)
-            rows[noise, beta] = {"error (%)": in_text(t_interval(runs), "{:.1f}"), "seeds": seeds}
+    for ds in sorted(filter(_published, stores.values()), key=_noise_and_nudge):
+        runs = 100 * final_error(first_setting(ds)).isel(sigma=0)
+        seeds = ", ".join(f"{error:.1f}" for error in runs.values)
+        error = in_text(t_interval(runs), "{:.1f}")
+        rows[_noise_and_nudge(ds)] = {"images": f"{images_in_all(ds):,}", "error (%)": error, "seeds": seeds}
     return pd.DataFrame(rows.values(), index=pd.MultiIndex.from_tuples(rows, names=["noise", "nudge"]))
 
 
@@ -103,6 +108,10 @@ def _published(ds: xr.Dataset) -> bool:
     return "nudged_iterations" in parameters(ds)
 
 
+def _noise_and_nudge(ds: xr.Dataset) -> tuple[float, float]:
+    return parameters(ds).get("relaxation_noise", 0.0), parameters(ds)["beta"]
+
+
 def _ratios(limits: Mapping[str, xr.DataArray], of: str, *names: str) -> Iterator[tuple[str, xr.DataArray]]:
     for name in names:
         if name in limits and of in limits:
@@ -122,11 +131,13 @@ def _nudges(stores: Stores) -> Iterator[tuple[str, xr.DataArray]]:
         yield "nudges of .1 and .4", noisy.isel(beta=0, drop=True) - noisy.isel(beta=-1, drop=True)
 
 
-def _cost(stores: Stores) -> Iterator[tuple[str, xr.DataArray]]:
-    errors = relaxation_errors(stores)
-    if errors.sizes.get("noise", 1) > 1:
-        strong = errors.isel(beta=-1)
-        yield (
-            f"a nudge of {strong.beta.item():g}",
-            (strong.isel(noise=-1) - strong.isel(noise=0)).reset_coords(drop=True),
-        )
+def _noises(stores: Stores, less: int) -> Iterator[tuple[str, xr.DataArray]]:
+    """With the strongest nudge: error with the most noise minus that with a lesser one, after as many images."""
+    published = sorted(filter(_published, stores.values()), key=_noise_and_nudge)
+    strongest = max((_noise_and_nudge(ds)[1] for ds in published), default=0.0)
+    strong = [ds for ds in published if _noise_and_nudge(ds)[1] == strongest]
+    if len(strong) > less + 1:
+        pair = strong[-1], strong[less]
+        last = min(float(ds.epoch.max()) for ds in pair)
+        most, other = (final_error(first_setting(ds.sel(epoch=slice(last)))).isel(sigma=0, drop=True) for ds in pair)
+        yield f"a nudge of {strongest:g}", most - other
