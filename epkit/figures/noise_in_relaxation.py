@@ -9,7 +9,7 @@ from ..study.rules import relaxation_errors
 from ..sweep.store import parameters
 from . import canvas
 
-NOTE = "noise is added to every pre-activation in each step of the nudged phases"
+NOTE = "noise is added to every pre-activation in each step of the phases that learning compares"
 
 
 def noise_in_relaxation(stores: canvas.Stores) -> Figure:
