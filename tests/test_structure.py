@@ -17,7 +17,7 @@ FLOORS = [
     ("reference", "study", "circuit"),
     ("bench",),
     ("figures",),
-    ("publish",),
+    ("publish", "kernels"),
     ("__init__", "__main__"),
 ]
 MOST_LINES, MOST_PARAMETERS = 60, 12
