@@ -193,6 +193,11 @@ def captioned(figure: Figure, title: str, *lines: str) -> Figure:
     return figure
 
 
+def layouts(settings: Mapping[str, Any]) -> list[str]:
+    """Networks of a store's parameters, such as "784-100-10"."""
+    return ["-".join(map(str, layers)) for layers in settings.get("sizes", {}).values()]
+
+
 def finish(
     figure: Figure, title: str, ds: xr.Dataset, *notes: str, trained: bool = True, networks: Iterable[str] = ()
 ) -> Figure:
@@ -201,8 +206,7 @@ def finish(
     `networks` such as "784-100-10", where these aren't the store's own.
     """
     settings = json.loads(ds.attrs.get("parameters", "{}"))
-    own = ["-".join(map(str, layers)) for layers in settings.get("sizes", {}).values()]
-    facts = [literally("network " + " and ".join(sorted({*(networks or own)})))]
+    facts = [literally("network " + " and ".join(sorted({*(networks or layouts(settings))})))]
     if trained:
         seeds = ds.sizes.get("seed", 1)
         texts = {"train_images": f"{round(float(ds.epoch.max()))} epochs of {{:,}} images", "batch_size": "batch {}",
@@ -220,19 +224,13 @@ def finish_several(figure: Figure, title: str, stores: Stores, *notes: str) -> F
     # seeds of which anything was run, for a store may be partial
     seeds = [int(ds.test_error.notnull().any([dim for dim in ds.test_error.dims if dim != "seed"]).sum())
              for ds in stores.values()]  # fmt: skip
-    sizes = {"-".join(map(str, layers)) for row in settings for layers in row.get("sizes", {}).values()}
-    networks = (
-        f"networks of {len(sizes)} sizes"
-        if len(sizes) > 2
-        else f"network {' and '.join(sorted(sizes))}"
-        if sizes
-        else ""
-    )
+    sizes = sorted({layout for row in settings for layout in layouts(row)})
+    few = [f"network {' and '.join(sizes)}"] if sizes else []
     epochs = {round(float(ds.epoch.max())) for ds in stores.values()}
     trained = span((row["train_images"] for row in settings), "{:,}")
     facts = [
         *titles,
-        *filter(None, [networks]),
+        *([f"networks of {len(sizes)} sizes"] if len(sizes) > 2 else few),
         f"{span(epochs)} epoch{'s' * (epochs != {1})} of {trained} images",
         f"batch {span(row['batch_size'] for row in settings)}",
         "absolute rates" if all("rates" in row for row in settings) else f"η = {span(rates)}",

@@ -5,8 +5,7 @@ from matplotlib.figure import Figure
 
 from ..study.limit import first_setting
 from ..study.plateau import images_seen
-from ..study.rules import relaxation_errors
-from ..sweep.store import parameters
+from ..study.rules import noise_and_nudge, published, relaxation_errors
 from . import canvas
 
 NOTE = "noise is added to every pre-activation in each step of the phases that learning compares"
@@ -26,23 +25,21 @@ def noise_in_relaxation(stores: canvas.Stores) -> Figure:
     canvas.error_axis(ax, 0.9)
     ax.legend(fontsize="small", loc="center")
     ax.set_xlim(-0.5, 1.5)
-    shown = {name: ds for name, ds in stores.items() if "nudged_iterations" in ds.attrs["parameters"]}
+    shown = {name: ds for name, ds in stores.items() if published(ds)}
     return canvas.finish_several(figure, "Noise in the relaxation, and the nudge", shown, f"{NOTE}; a dot a seed")
 
 
 def noise_while_training(stores: canvas.Stores) -> Figure:
     """Test error over the training images seen, a panel a nudge, a line a seed; with and without noise."""
-    nudges = sorted({parameters(ds)["beta"] for ds in stores.values()})
+    settings = [(*noise_and_nudge(ds), first_setting(ds)) for ds in stores.values()]
+    noises, nudges = (sorted({setting[k] for setting in settings}) for k in (0, 1))
     figure, axes, _ = canvas.grid(len(nudges), 2, (3.9, 2.9))
-    noises = sorted({parameters(ds).get("relaxation_noise", 0.0) for ds in stores.values()})
-    for ax, beta in zip(axes, nudges, strict=True):
-        for ds in stores.values():
-            if parameters(ds)["beta"] == beta:
-                runs = first_setting(ds).test_error.isel(sigma=0).transpose("epoch", "seed")
-                color = f"C{noises.index(parameters(ds).get('relaxation_noise', 0.0))}"
-                ax.plot(images_seen(ds) / 1000, runs, color=color, lw=1.2, marker=".", ms=4)
-                chance = first_setting(ds).chance.item()
-        canvas.error_axis(ax, chance)
+    for beta, ax in zip(nudges, axes, strict=True):
+        shown = [(noise, ds) for noise, own, ds in settings if own == beta]
+        for noise, ds in shown:
+            runs = ds.test_error.isel(sigma=0).transpose("epoch", "seed")
+            ax.plot(images_seen(ds) / 1000, runs, color=f"C{noises.index(noise)}", lw=1.2, marker=".", ms=4)
+        canvas.error_axis(ax, shown[0][1].chance.item())
         ax.set(title=f"nudge β = {beta:g}", xlabel="training images seen (thousands)", xlim=(0, None))
     canvas.key(figure, {f"noise {noise:g}": {"color": f"C{k}", "lw": 2} for k, noise in enumerate(noises)})
     return canvas.finish_several(figure, "Learning with noise in the relaxation", stores, f"{NOTE}; each line a seed")

@@ -41,15 +41,15 @@ def rule_errors(stores: Stores) -> dict[str, xr.DataArray]:
     return {
         rule(ds): final_error(first_setting(ds)).assign_coords(chance=ds.chance.item())
         for ds in stores.values()
-        if not _published(ds)
+        if not published(ds)
     }
 
 
 def relaxation_errors(stores: Stores) -> xr.DataArray:
     """Errors (noise, beta, seed) of networks with noise in each step of their relaxation, and of their exact twins."""
     parts = []
-    for ds in filter(_published, stores.values()):
-        noise, beta = _noise_and_nudge(ds)
+    for ds in filter(published, stores.values()):
+        noise, beta = noise_and_nudge(ds)
         parts.append(final_error(first_setting(ds)).isel(sigma=0, drop=True).expand_dims(noise=[noise], beta=[beta]))
     whole = xr.merge(parts, join="outer", compat="no_conflicts") if parts else {"error": xr.DataArray([], dims="seed")}
     return whole["error"]
@@ -82,11 +82,11 @@ def relaxation_effects(stores: Stores) -> dict[str, Effect]:
 def relaxation_table(stores: Stores) -> pd.DataFrame:
     """Of each noise and nudge: the images trained on, the error (%) after them with its interval, and every seed's."""
     rows = {}
-    for ds in sorted(filter(_published, stores.values()), key=_noise_and_nudge):
+    for ds in sorted(filter(published, stores.values()), key=noise_and_nudge):
         runs = 100 * final_error(first_setting(ds)).isel(sigma=0)
         seeds = ", ".join(f"{error:.1f}" for error in runs.values)
         error = in_text(t_interval(runs), "{:.1f}")
-        rows[_noise_and_nudge(ds)] = {"images": f"{images_in_all(ds):,}", "error (%)": error, "seeds": seeds}
+        rows[noise_and_nudge(ds)] = {"images": f"{images_in_all(ds):,}", "error (%)": error, "seeds": seeds}
     return pd.DataFrame(rows.values(), index=pd.MultiIndex.from_tuples(rows, names=["noise", "nudge"]))
 
 
@@ -103,12 +103,13 @@ def rule_table(stores: Stores) -> pd.DataFrame:
     return pd.DataFrame(rows.values(), index=pd.Index(rows, name="rule"))
 
 
-def _published(ds: xr.Dataset) -> bool:
+def published(ds: xr.Dataset) -> bool:
     """Whether it is of the published setting, whose rates are absolute and whose nudged phases are shorter."""
     return "nudged_iterations" in parameters(ds)
 
 
-def _noise_and_nudge(ds: xr.Dataset) -> tuple[float, float]:
+def noise_and_nudge(ds: xr.Dataset) -> tuple[float, float]:
+    """Noise in the relaxation of a store's network, and its nudge."""
     return parameters(ds).get("relaxation_noise", 0.0), parameters(ds)["beta"]
 
 
@@ -133,9 +134,9 @@ def _nudges(stores: Stores) -> Iterator[tuple[str, xr.DataArray]]:
 
 def _noises(stores: Stores, less: int) -> Iterator[tuple[str, xr.DataArray]]:
     """With the strongest nudge: error with the most noise minus that with a lesser one, after as many images."""
-    published = sorted(filter(_published, stores.values()), key=_noise_and_nudge)
-    strongest = max((_noise_and_nudge(ds)[1] for ds in published), default=0.0)
-    strong = [ds for ds in published if _noise_and_nudge(ds)[1] == strongest]
+    networks = sorted(filter(published, stores.values()), key=noise_and_nudge)
+    strongest = max((noise_and_nudge(ds)[1] for ds in networks), default=0.0)
+    strong = [ds for ds in networks if noise_and_nudge(ds)[1] == strongest]
     if len(strong) > less + 1:
         pair = strong[-1], strong[less]
         last = min(float(ds.epoch.max()) for ds in pair)

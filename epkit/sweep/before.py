@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -25,13 +25,9 @@ from .parameters import Sweep, layer_sizes
 
 def untrained(sweep: Sweep, images: int) -> xr.Dataset:
     """What `UNTRAINED` names of a sweep's networks before training, over (seed, layer)."""
-    name = sweep.dataset[0]
-    x, y = (values[:images] for values in ensemble.data(sweep, name).train)
-    sizes, passes = layer_sizes(sweep, name), []
+    passes = []
     with one_thread(), ensemble.nudge_too_strong():
-        for seed in sweep.seed_numbers:  # one at a time, for wide ones take much memory
-            net = DeepResistiveNetwork(sizes, input_gain=sweep.input_gain, seed=seed, dtype=getattr(torch, sweep.dtype))
-            inputs, target = x.to(net.biases[0]), one_hot(y, sizes[-1]).to(net.biases[0])
+        for _, net, inputs, target in _networks(sweep, images, getattr(torch, sweep.dtype)):
             states = phases(net, inputs, target, **sweep.model_dump(include={"beta", "iterations", "estimator"}))
             voltages = net.relax(inputs, sweep.iterations), [v[:, 0] - v[:, 1] for v in states]
             root = [[rms(v) for v in layers] for layers in voltages]
@@ -70,6 +66,17 @@ def _offsets(
     )
 
 
+def _networks(
+    sweep: Sweep, images: int, dtype: torch.dtype
+) -> Iterator[tuple[int, DeepResistiveNetwork, Tensor, Tensor]]:
+    """Each seed with its network, and inputs and targets; in turn, for wide networks take much memory."""
+    x, y = (values[:images] for values in ensemble.data(sweep, sweep.dataset[0]).train)
+    sizes = layer_sizes(sweep, sweep.dataset[0])
+    for seed in sweep.seed_numbers:
+        net = DeepResistiveNetwork(sizes, input_gain=sweep.input_gain, seed=seed, dtype=dtype)
+        yield seed, net, x.to(dtype), one_hot(y, sizes[-1]).to(dtype)
+
+
 def _by_seed_and_layer(
     sweep: Sweep, named: Mapping[str, tuple[str, str]], passes: Sequence[Sequence[Sequence[float]]]
 ) -> xr.Dataset:
@@ -83,18 +90,15 @@ def _by_seed_and_layer(
 
 def predicted(sweep: Sweep, images: int) -> xr.Dataset:
     """What `predict_critical_limit` says of a sweep's first setting, over (seed, layer of conductances)."""
-    name = sweep.dataset[0]
-    x, y = (values[:images] for values in ensemble.data(sweep, name).train)
-    sizes, eta, passes = layer_sizes(sweep, name), sweep.learning_rate[0], []
-    if 2 * sweep.batch_size > len(x):
+    name, eta, passes = sweep.dataset[0], sweep.learning_rate[0], []
+    most = len(ensemble.data(sweep, name).train[0][:images]) // 2
+    if sweep.batch_size > most:
         raise ParameterError(
-            f"parameters: batch_size = {sweep.batch_size}: allowed are 1 to {len(x) // 2}, half of the images"
+            f"parameters: batch_size = {sweep.batch_size}: allowed are 1 to {most}, half of the images"
         )
     with one_thread(), ensemble.nudge_too_strong():
         rates = [eta * rate for rate in ensemble.layer_rates(sweep, name, "cpu")]
-        for seed in sweep.seed_numbers:
-            net = DeepResistiveNetwork(sizes, input_gain=sweep.input_gain, seed=seed, dtype=torch.float64)
-            inputs, target = x.double(), one_hot(y, sizes[-1]).double()
+        for seed, net, inputs, target in _networks(sweep, images, torch.float64):
             options = sweep.model_dump(include={"beta", "iterations", "batch_size", "estimator"})
             predicted = predict_critical_limit(
                 net, inputs, target, learning_rate=rates, samples=sweep.samples[0], **options
