@@ -103,6 +103,7 @@ def test_the_table_and_the_figures_say_what_stores_hold():
     curves = figures.noise_while_training(relaxation_stores())
     assert [ax.get_title() for ax in curves.axes] == ["nudge β = 0.1", "nudge β = 0.4"]
     assert [len(ax.lines) for ax in curves.axes] == [11, 16]  # five seeds a noise, and chance
+    assert figures.noise_while_training({}).axes[0].texts[0].get_text() == "nothing of this has been computed yet"
     plt.close("all")
 
 

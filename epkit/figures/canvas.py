@@ -217,7 +217,9 @@ def finish(
 
 
 def finish_several(figure: Figure, title: str, stores: Stores, *notes: str) -> Figure:
-    """Title above; below, what all sweeps have in common, and how to read the figure."""
+    """Title above; below, what all sweeps have in common, and how to read the figure; of no sweep, the title alone."""
+    if not stores:
+        return captioned(figure, title)
     settings = [parameters(ds) for ds in stores.values()]
     titles = list(dict.fromkeys(str(name) for ds in stores.values() for name in ds.title.values))
     rates = {rate for ds in stores.values() for rate in ds.learning_rate.values.tolist()}
