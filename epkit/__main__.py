@@ -42,8 +42,9 @@ from .study.registration import FIXED
 from .study.report import conclusion, evidence, judged_rows, page
 from .sweep import pool, store
 from .sweep.inputs import BASE, NOTEBOOKS, experiment, profile_folder, profile_settings
-from .sweep.parameters import Bench, Checked, Comparison, Mechanism, Oracles, Summary, Sweep, validated
+from .sweep.parameters import Bench, Checked, Comparison, Mechanism, Oracles, Summary, Sweep
 from .sweep.runs import OtherExperiment, complete_store
+from .validation import validated
 
 # What epkit refuses in words; raised in a notebook, it needs no traceback of the kernel's.
 REFUSALS = ParameterError, StoreError, data.DataUnavailable, pool.ClusterError

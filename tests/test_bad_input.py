@@ -29,7 +29,8 @@ from epkit import __main__ as execute
 from epkit import figures, study
 from epkit.sweep import ensemble, inputs, runs, store
 from epkit.sweep.inputs import ParameterError
-from epkit.sweep.parameters import Comparison, Mechanism, Oracles, Published, Sweep, validated
+from epkit.sweep.parameters import Comparison, Mechanism, Oracles, Published, Sweep
+from epkit.validation import validated
 
 ROOT = Path(__file__).parents[1]
 CORPUS = Path(__file__).parent / "corpus"

@@ -27,7 +27,8 @@ from epkit.ep import engine
 from epkit.ep.probe import relative_rates
 from epkit.sweep import store
 from epkit.sweep.grid import run_ids
-from epkit.sweep.parameters import Sweep, validated
+from epkit.sweep.parameters import Sweep
+from epkit.validation import validated
 
 RECORD = Path(__file__).with_name("contract.json")
 ENGINES = ("native", "eager", "compiled")

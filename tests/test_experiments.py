@@ -15,8 +15,10 @@ import xarray as xr
 
 import epkit
 from epkit import data
+from epkit.messages import ParameterError
 from epkit.sweep import ensemble, store
-from epkit.sweep.parameters import ParameterError, Sweep, validated
+from epkit.sweep.parameters import Sweep
+from epkit.validation import validated
 
 TINY = {
     "dataset": ["digits"], "sigma": [0.0, 1e-3], "learning_rate": [0.05], "seeds": 2, "hidden": [12, 12],

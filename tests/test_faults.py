@@ -31,7 +31,8 @@ from epkit.data import INFO, Info
 from epkit.ep.networks import DeepResistiveNetwork
 from epkit.ep.training import train
 from epkit.sweep import ensemble, store
-from epkit.sweep.parameters import Sweep, validated
+from epkit.sweep.parameters import Sweep
+from epkit.validation import validated
 
 PARAMETERS, BLOCKS = faulty.PARAMETERS, 8
 SMALL = PARAMETERS | {"seeds": 1, "epochs": 1}

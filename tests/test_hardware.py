@@ -18,7 +18,8 @@ from epkit.readouts import KINDS, Converter, Noise, of_kind
 from epkit.study import hardware
 from epkit.sweep import ensemble
 from epkit.sweep.grid import groups, run_ids
-from epkit.sweep.parameters import Sweep, validated
+from epkit.sweep.parameters import Sweep
+from epkit.validation import validated
 
 TINY = {
     "dataset": ["digits"], "hidden": [12, 12], "input_gain": 60.0, "beta": 0.1, "iterations": 4, "train_images": 64,

@@ -10,8 +10,10 @@ import nbformat
 import pytest
 
 import epkit
+from epkit.messages import ParameterError
 from epkit.sweep import inputs
-from epkit.sweep.parameters import Checked, ParameterError, Summary, Sweep, validated
+from epkit.sweep.parameters import Checked, Summary, Sweep
+from epkit.validation import validated
 
 ROOT = Path(__file__).parents[1]
 CELL = 'profile = "smoke"\nscheduler = None\nsigma = None\nseeds = None\n'

@@ -16,7 +16,8 @@ import epkit
 from epkit import ConvolutionalResistiveNetwork, DeepHopfieldNetwork, DeepResistiveNetwork, data
 from epkit.ep.networks import Network
 from epkit.sweep import ensemble
-from epkit.sweep.parameters import Sweep, validated
+from epkit.sweep.parameters import Sweep
+from epkit.validation import validated
 
 DOUBLE = torch.float64
 PAGE = Path(__file__).parents[1] / "docs" / "network.md"

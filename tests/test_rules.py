@@ -120,7 +120,7 @@ def test_training_with_an_optimiser_that_is_interrupted_begins_anew(tmp_path, mo
             raise KeyboardInterrupt
 
     task = {"rates": whole.rate.values[0, 0].tolist(), "checkpoint": tmp_path / "a.checkpoint"}
-    parameters = epkit.sweep.parameters.validated(epkit.sweep.parameters.Sweep, TINY)
+    parameters = epkit.validation.validated(epkit.sweep.parameters.Sweep, TINY)
     group = list(epkit.sweep.grid.run_ids(parameters))
     with pytest.raises(KeyboardInterrupt):
         ensemble.trained(parameters, group, progress=stop, **task)

@@ -16,8 +16,10 @@ from epkit import data
 from epkit.ep import engine, schedule
 from epkit.ep.networks import Gradient
 from epkit.ep.training import State
+from epkit.messages import ParameterError
 from epkit.sweep import ensemble, store
-from epkit.sweep.parameters import ParameterError, Point, Sweep, validated
+from epkit.sweep.parameters import Point, Sweep
+from epkit.validation import validated
 
 SIZES, BATCH, IMAGES = (64, 16, 12, 10), 8, 80
 STEPS = IMAGES // BATCH

@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parents[1] / "epkit"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 # Lowest first; a module may import from its own floor and from those below.
 FLOORS = [
-    ("messages", "files"),
+    ("messages", "files", "validation"),
     ("ep",),
     ("networks",),
     ("data", "readouts"),

@@ -17,7 +17,8 @@ from ..messages import ParameterError, hint, shown
 from ..readouts.chain import Chain, Differential, Part
 from ..readouts.parts import Converter, Drift, HeavyTails, Measured, Mismatch, Noise, RelativeNoise
 from ..sweep.inputs import parameter_file
-from ..sweep.parameters import MANY, Axis, DatasetName, Parameters, Width, validated
+from ..sweep.parameters import MANY, Axis, DatasetName, Parameters, Width
+from ..validation import validated
 
 BOARDS = CHECKOUT / "boards"
 PREFIXES = {"f": -15, "p": -12, "n": -9, "u": -6, "µ": -6, "μ": -6, "m": -3, "": 0, "k": 3, "M": 6, "G": 9}

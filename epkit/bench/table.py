@@ -19,8 +19,9 @@ from ..ep.probe import one_thread
 from ..study.intervals import t_interval
 from ..study.limit import final_error
 from ..sweep import store
-from ..sweep.parameters import Bench, validated
+from ..sweep.parameters import Bench
 from ..sweep.runs import memoised, progress_bar, stored_facts
+from ..validation import validated
 from . import signals
 from .arithmetic import COMPARED
 

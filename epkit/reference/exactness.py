@@ -20,8 +20,9 @@ from ..ep.learning import Estimator, gradient
 from ..ep.networks import DeepResistiveNetwork
 from ..ep.probe import one_thread
 from ..sweep import ensemble, store
-from ..sweep.parameters import Oracles, Solved, settings, validated
+from ..sweep.parameters import Oracles, Solved, settings
 from ..sweep.runs import complete_store, memoised, progress_bar
+from ..validation import validated
 from . import spice
 from .solutions import (
     DOUBLE,

@@ -19,8 +19,9 @@ from ..ep.networks import DeepResistiveNetwork
 from ..ep.probe import one_thread
 from ..ep.training import train
 from ..sweep import ensemble, store
-from ..sweep.parameters import Mechanism, layer_sizes, settings, validated
+from ..sweep.parameters import Mechanism, layer_sizes, settings
 from ..sweep.runs import complete_store, memoised, progress_bar
+from ..validation import validated
 from .solutions import agreements, backpropagated, rms
 
 TRAINING = {"epochs", "batch_size", "beta", "iterations", "decay", "bias_rate", "estimator"}  # settings of `train`

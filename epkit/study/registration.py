@@ -11,7 +11,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict
 
 from ..ep.readout import Averaging
 from ..sweep.inputs import parameter_file
-from ..sweep.parameters import Count, DatasetName, Network, Positive, Share, validated
+from ..sweep.parameters import Count, DatasetName, Network, Positive, Share
+from ..validation import validated
 
 FIXED = Path(__file__).with_name("claims.yaml")  # a link to params/claims.yaml, which an installed epkit has with it
 

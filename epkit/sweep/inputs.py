@@ -18,7 +18,8 @@ from pydantic import BaseModel
 
 from ..files import CHECKOUT, environment_folder
 from ..messages import ParameterError, hint, short, shown
-from .parameters import Bench, Checked, Comparison, Mechanism, Oracles, Published, Summary, Sweep, validated
+from ..validation import validated
+from .parameters import Bench, Checked, Comparison, Mechanism, Oracles, Published, Summary, Sweep
 from .store import results
 
 LARGEST = 1 << 20  # bytes of a parameter file: a thousand times those of the study

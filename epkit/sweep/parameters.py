@@ -1,21 +1,19 @@
-"""Validated parameters: what an experiment may be asked for, and one plain line for each thing that is wrong."""
+"""The parameters of each kind of experiment, and what they may be."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from itertools import pairwise
-from typing import Annotated, Any, Literal, NamedTuple, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple
 
-import numpy as np
 import psutil
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict, StrictInt, ValidationError, model_validator
-from pydantic_core import ErrorDetails
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict, StrictInt, model_validator
 
 from ..data import INFO, Info
 from ..ep.learning import NUDGES, Estimator
 from ..ep.readout import Averaging
-from ..messages import ParameterError, hint, short, shown
+from ..messages import hint, short, shown
 from ..networks.convolutional import check_maps
 from ..readouts import PRESETS, Kind
 
@@ -43,7 +41,6 @@ def _even(width: int) -> int:
     return width
 
 
-MOST_LINES = 20  # of faults: who mixed up two lists need not read a line for each entry
 MANY = 1_000_000  # more of anything is a slip of the keyboard
 Axis = AfterValidator(_distinct)
 Count = Annotated[StrictInt, Field(ge=1, le=MANY)]
@@ -57,7 +54,6 @@ PresetName = Annotated[str, *_listed("preset", PRESETS)]
 Span = Annotated[list[Number], Field(min_length=2, max_length=2)]  # low and high (V)
 DatasetName = Annotated[str, *_listed("data set", INFO)]
 FileName = Annotated[str, Field(pattern=r"^[0-9A-Za-z][0-9A-Za-z._-]{0,99}$")]  # part of one
-Model = TypeVar("Model", bound=BaseModel)
 
 
 class Parameters(BaseModel):
@@ -442,47 +438,3 @@ def check_memory(field: str, value: object, needed: float, what: str) -> None:
     if needed > (there := psutil.virtual_memory().total):
         sizes = f"{needed / 1e9:,.0f} GB, this machine has {there / 1e9:,.0f} GB"
         raise ValueError(f"{field} = {shown(value)}: the {what} alone take {sizes} of memory")
-
-
-def validated(model: type[Model], values: object, place: str = "parameters") -> Model:
-    """`values` as a `model`; ParameterError names place, field, value and what is allowed, one line a fault."""
-    if not isinstance(values, Mapping):
-        raise ParameterError(f"{place}: must hold names and values, is {shown(values)}")
-    try:
-        return model.model_validate(_plain(values))
-    except ValidationError as error:
-        faults = error.errors(include_url=False)
-        lines = [f"{place}: {_fault(model, fault)}" for fault in faults[:MOST_LINES]]
-        if len(faults) > MOST_LINES:
-            lines.append(f"{place}: and {len(faults) - MOST_LINES} more")
-        raise ParameterError("\n".join(lines)) from None
-
-
-def _plain(values: object) -> object:
-    """numpy's arrays and numbers as Python's, wherever they are; iterators as what they are called."""
-    match values:
-        case np.ndarray() | np.generic():
-            return values.tolist()
-        case Mapping():
-            return {name: _plain(value) for name, value in values.items()}
-        case list() | tuple():
-            return [_plain(value) for value in values]
-        case Iterator():  # may never end
-            return shown(values)
-    return values
-
-
-def _fault(model: type[BaseModel], fault: ErrorDetails) -> str:
-    """`field = value: what is allowed`."""
-    field = short(".".join(map(str, fault["loc"])), 60)
-    if fault["type"] == "extra_forbidden":
-        nested = model.model_json_schema().get("$defs", {}).values()
-        inner = dict.fromkeys(name for schema in nested for name in schema["properties"])
-        names = inner if fault["loc"][1:] else model.model_fields
-        return f"{field}: no such parameter; {hint(fault['loc'][-1], names)}"
-    if fault["type"] == "missing":
-        return f"{field}: is missing"
-    allowed = short(fault["msg"].removeprefix("Value error, "))
-    if fault["type"] == "value_error" and isinstance(fault["input"], Mapping):  # of several fields; it says of which
-        return f"{field}.{allowed}" if fault["loc"] else allowed
-    return f"{field} = {shown(fault['input'])}: {allowed}"

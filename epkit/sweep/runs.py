@@ -27,10 +27,11 @@ from ..ep.networks import DeepResistiveNetwork
 from ..ep.readout import GaussianReadout
 from ..files import StoreError, set_aside
 from ..messages import ParameterError, short, shown
+from ..validation import validated
 from . import before, ensemble, grid, pool, store
 from .ensemble import Physics
 from .grid import run_ids
-from .parameters import Comparison, Experiment, Point, Sweep, layer_sizes, settings, validated
+from .parameters import Comparison, Experiment, Point, Sweep, layer_sizes, settings
 
 # Conductances times images: about half a minute on two cores, from which on starting more processes pays.
 WORTH_PROCESSES = 1e11
