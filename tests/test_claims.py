@@ -13,8 +13,8 @@ from synthetic import SIGMAS, plateau, store
 
 import epkit
 from epkit import study
+from epkit.messages import ParameterError
 from epkit.study.diagnosis import DIVERGED
-from epkit.sweep.parameters import ParameterError
 
 
 @pytest.mark.parametrize(

@@ -21,8 +21,8 @@ import xarray as xr
 import epkit
 from epkit import __main__ as execute
 from epkit.ep import engine
+from epkit.messages import ParameterError
 from epkit.sweep import ensemble, grid, pool, runs
-from epkit.sweep.parameters import ParameterError
 
 ROOT = Path(__file__).parents[1]
 TINY = {

@@ -17,9 +17,10 @@ from click.testing import CliRunner
 
 from epkit import __main__ as execute
 from epkit.files import StoreError
+from epkit.messages import ParameterError
 from epkit.study.limit import critical_limit, final_error
 from epkit.sweep import inputs, store
-from epkit.sweep.parameters import ParameterError, Summary
+from epkit.sweep.parameters import Summary
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -41,6 +42,22 @@ def test_committed_notebooks_are_executed(path):
     assert sum(bool(c.outputs) for c in cells) >= 3
     assert any("image/png" in o.get("data", {}) for c in cells for o in c.outputs)
     assert not any(o.output_type == "error" or o.get("name") == "stderr" for c in cells for o in c.outputs)
+
+
+NUMBER = r"(-?\d+(?:\.\d+)?(?:e[+-]?\d+)?)"
+TYPED, PRINTED = (re.compile(form.replace("#", NUMBER)) for form in (r"# \[#, #\]", r"(?=(?:^|\s)#\s+\[?#,?\s+#)"))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=NAMES)
+def test_intervals_in_the_text_stand_in_a_table(path):
+    """What somebody typed as `value [low, high]` is, but for rounding, what a cell of the notebook printed."""
+    cells = nbformat.read(path, as_version=4).cells
+    shown = [o.get("text") or o.get("data", {}).get("text/plain", "") for c in cells for o in c.get("outputs", [])]
+    printed = PRINTED.findall("\n".join(shown))
+    for typed in TYPED.findall("\n".join(c.source for c in cells if c.cell_type == "markdown")):
+        digits = [len(number.partition(".")[2]) for number in typed]
+        rounded = ([round(float(n), d) for n, d in zip(numbers, digits, strict=True)] for numbers in printed)
+        assert [float(number) for number in typed] in rounded, f"{typed} stands in no table of {path.name}"
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=NAMES)

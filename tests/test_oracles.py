@@ -6,10 +6,11 @@ import torch
 
 import epkit
 from epkit import DeepResistiveNetwork, figures, gradient, study
+from epkit.messages import ParameterError
 from epkit.reference import exactness, spice
 from epkit.reference.solutions import backpropagated
 from epkit.sweep.inputs import profile_settings
-from epkit.sweep.parameters import Oracles, ParameterError
+from epkit.sweep.parameters import Oracles
 
 DOUBLE = torch.float64
 

@@ -13,8 +13,8 @@ from epkit import data
 from epkit.ep import engine, variants
 from epkit.ep.networks import Gradient, Network
 from epkit.ep.variants import LEAK, RAISED, VARIANTS, ExponentialNetwork, LeakyNetwork
+from epkit.messages import ParameterError
 from epkit.sweep import store
-from epkit.sweep.parameters import ParameterError
 
 SIZES = (5, 8, 6, 3)
 DOUBLE = torch.float64
