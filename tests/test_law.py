@@ -10,7 +10,7 @@ from scipy import stats
 from synthetic import only_half_way, store
 
 from epkit import figures, study
-from epkit.study import arms, budget, law
+from epkit.study import arms, budget, law, switched_off
 from epkit.study.families import effect_of
 from epkit.study.intervals import share
 
@@ -442,13 +442,16 @@ def test_noise_that_ends_is_compared_with_longer_training_that_is_else_the_same(
         "longer": recorded(curve(3, (1,), sigmas=(0.0, 5e-5), epochs=9), batch_size=4),  # another training
         "first": curve(1, (1,), sigmas=(0.0, 5e-5), epochs=4),
     }
-    curves = budget.published_arms(earlier, {"short": short, "quiet": QUIET["quiet"]})
+    curves = switched_off.published_arms(earlier, {"short": short, "quiet": QUIET["quiet"]})
     (error,) = curves.values()
     assert error.arm.values.tolist() == ["no noise", "noise throughout", "noise in the first 2,000 images"]
     assert error.images.values.tolist() == [1000, 2000, 3000, 4000]
-    saved = budget.published_effects(curves)["off_beats_none"].values.squeeze()
+    saved = switched_off.published_effects(curves)["off_beats_none"].values.squeeze()
     np.testing.assert_allclose(saved, [0.42, 0.43, 0.44])  # of 0.5, which the long training has not left
-    nothing = budget.published_effects(budget.published_arms({}, {"short": short}))
+    table = switched_off.published_table(curves)
+    assert table.iloc[-1, 0] == "43 [40.5, 45.5], n = 3"  # points
+    assert table.columns.tolist() == [(table.columns[0][0], "no noise"), (table.columns[0][0], "noise throughout")]
+    nothing = switched_off.published_effects(switched_off.published_arms({}, {"short": short}))
     assert nothing["off_beats_noise"].reason.item() == "no such setting"
     assert set(budget.counted({"short": short, "never": curve(1, (1,), reads=[np.inf] * 10)})) == {"short"}
 

@@ -4,7 +4,7 @@
 
 from .arms import arm_effects, arm_table
 from .benefit import at_choice, beyond_tuning, held_out_choice, optimum, star_over_limit
-from .budget import budget_effects, budget_table, counted, published_arms, published_effects
+from .budget import budget_effects, budget_table, counted
 from .claims import (
     claim_benefit,
     claim_beyond_tuning,
@@ -74,4 +74,5 @@ from .report import (
     verdicts,
 )
 from .rules import relaxation_effects, relaxation_table, rule_effects, rule_table
+from .switched_off import published_arms, published_effects, published_table
 from .tables import Table, in_words, rounded, whole

@@ -1,4 +1,4 @@
-"""What training costs in read-outs, what schedules of them save, and noise that is switched off.
+"""What training costs in read-outs, and what schedules of them save.
 
 The cost of a run is the number of reads of a unit in a phase, summed over all images that it has seen: N times the
 images where N is constant.
@@ -14,13 +14,12 @@ import pandas as pd
 import xarray as xr
 
 from ..sweep.store import parameters
-from .arms import QUIET
 from .families import Effect, effect_of
 from .intervals import geometric_interval, in_text
 from .limit import final_error
-from .plateau import differences, images_seen
+from .plateau import images_seen
 
-THROUGHOUT, CONSTANT = "noise throughout", "constant N"
+CONSTANT = "constant N"
 ABOVE = 0.02  # of error, above that without noise: the target that costs are compared at
 
 
@@ -70,52 +69,6 @@ def budget_effects(stores: Mapping[str, xr.Dataset], above: float = ABOVE) -> di
     return {
         "saving": effect_of(_savings(stores, above), geometric_interval, complete=True),
         "invariance": effect_of(_invariance(stores, above), geometric_interval, complete=True),
-    }
-
-
-def published_arms(earlier: Mapping[str, xr.Dataset], stores: Mapping[str, xr.Dataset]) -> dict[str, xr.DataArray]:
-    """Test errors of networks that differ only in when noise is there, by data set: (arm, seed, images).
-
-    `stores` with noise until some image, and `earlier`, longer ones without noise and with noise throughout.
-    """
-    curves = {}
-    for ds in stores.values():
-        twins = [other for other in earlier.values() if _twins(ds, other)]
-        if parameters(ds).get("schedule", {}).get("rule") == "until" and twins:
-            longest = max(twins, key=lambda other: int(images_seen(other)[-1]))
-            sigma = float(ds.sigma.max())
-            errors = {
-                QUIET: _over_images(longest.sel(sigma=0.0)),
-                THROUGHOUT: _over_images(longest.sel(sigma=sigma, method="nearest")),
-                f"noise in the first {parameters(ds)['schedule']['images']:,} images": _over_images(ds.isel(sigma=-1)),
-            }
-            arms = xr.Variable("arm", list(errors))
-            curves[ds.title.item()] = xr.concat(list(errors.values()), arms, join="inner").assign_coords(
-                chance=ds.chance.item()
-            )
-    return curves
-
-
-def _twins(ds: xr.Dataset, other: xr.Dataset) -> bool:
-    """Whether the other's training is the same, for as long or longer, but for its noise."""
-    first, second = parameters(ds), parameters(other)
-    free = {"epochs", "sigma", "schedule", "looks", "first_seed", "first_test_image"}
-    return differences(ds, other) <= free and second["epochs"] >= first["epochs"]
-
-
-def _over_images(setting: xr.Dataset) -> xr.DataArray:
-    error = setting.test_error.isel(dataset=0, averaging=0, samples=0, learning_rate=0, drop=True).drop_vars("sigma")
-    return error.assign_coords(epoch=images_seen(setting).astype(int).values).rename(epoch="images")
-
-
-def published_effects(curves: Mapping[str, xr.DataArray]) -> dict[str, Effect]:
-    """The `Effect` of the claims on noise that is switched off, of `published_arms`: errors at the end, paired."""
-    last = {title: error.isel(images=-1) for title, error in curves.items()}
-    off = {title: error.isel(arm=-1, drop=True) for title, error in last.items()}
-    pairs = {"off_beats_noise": THROUGHOUT, "off_beats_none": QUIET}
-    return {
-        claim: effect_of((title, last[title].sel(arm=name, drop=True) - off[title]) for title in last)
-        for claim, name in pairs.items()
     }
 
 

@@ -6,13 +6,14 @@ import pandas as pd
 
 from ..sweep import store
 from .arms import arm_effects
-from .budget import budget_effects, counted, published_arms, published_effects
+from .budget import budget_effects, counted
 from .families import Effect, family_rows, verdict_table
 from .hardware import hardware_effects
 from .law import fitted_constant, law_effects, law_networks
 from .registration import registered_claims
 from .report import networks_of
 from .rules import relaxation_effects, rule_effects
+from .switched_off import published_arms, published_effects
 
 LIMIT, CAUSE, USE = "11_what_sets_the_limit", "12_why_noise_helps", "13_harnessing_noise"
 BENCH, RULES, RELAXED = "14_hardware_readouts", "16_other_networks", "17_noise_in_relaxation"
