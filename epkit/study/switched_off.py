@@ -70,4 +70,4 @@ def published_table(curves: Mapping[str, xr.DataArray]) -> pd.DataFrame:
         for name in others:
             below = 100 * (error.sel(arm=name, drop=True) - error.sel(arm=off, drop=True))
             columns[title, name] = interval_text(t_interval(below)).to_series()
-    return pd.DataFrame(columns)
+    return pd.DataFrame(columns).dropna()  # records that all data sets have
