@@ -155,3 +155,9 @@ def only_half_way(patch):
     claims = study.registered_claims()
     second = claims.second.model_copy(update={"definitions": ["half way"]})
     patch.setattr(law, "registered_claims", lambda: claims.model_copy(update={"second": second}))
+
+
+def recorded(ds, **facts):
+    """With these among its parameters; None takes one out."""
+    found = json.loads(ds.attrs["parameters"]) | facts
+    return ds.assign_attrs(parameters=json.dumps({key: value for key, value in found.items() if value is not None}))

@@ -27,8 +27,8 @@ from test_make import make
 import epkit
 from epkit import __main__ as execute
 from epkit import figures, study
+from epkit.messages import ParameterError
 from epkit.sweep import ensemble, inputs, runs, store
-from epkit.sweep.inputs import ParameterError
 from epkit.sweep.parameters import Comparison, Mechanism, Oracles, Published, Sweep
 from epkit.validation import validated
 

@@ -6,10 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+from scipy import stats
 from synthetic import SIGMAS, store
 
 from epkit import study
-from epkit.study.families import OWN, VERDICTS
+from epkit.study.families import OWN, VERDICTS, effect_of
+from epkit.study.intervals import share
 from epkit.study.report import Evidence
 
 SETS = ("mnist", "fashion_mnist", "kmnist_t10k_split")
@@ -152,3 +154,30 @@ def test_the_conclusion_names_each_claim_once():
     facts = json.loads(ds.attrs["parameters"])
     assert f"{facts['train_images']:,} training images" in text
     assert isinstance(said, pd.DataFrame)
+
+
+def test_effects_of_settings_are_testable_with_two_seeds_or_all():
+    def seeds(*values):
+        return xr.DataArray(np.array(values, dtype=float), {"seed": range(len(values))}, "seed")
+
+    settings = {"a": seeds(1, 2, 3), "b": seeds(1, np.nan, 3), "c": seeds(np.nan, np.nan, 3), "d": seeds(1, 2)}
+    loose, strict = (effect_of(settings.items(), complete=complete) for complete in (False, True))
+    assert loose.reason.values.tolist() == ["", "", "1 of 3 seeds have it", ""]
+    assert strict.reason.values.tolist() == ["", "2 of 3 seeds have it", "1 of 3 seeds have it", ""]
+    assert loose.values.sizes == {"dataset": 4, "seed": 3}
+    np.testing.assert_array_equal(loose.values.sel(dataset="b"), [1, np.nan, 3])
+    nothing = effect_of([])
+    assert nothing.reason.values.tolist() == ["no such setting"]
+
+
+def test_a_share_has_wilsons_interval():
+    outcomes = xr.DataArray([[1, 1, 0, np.nan], [0, 0, 0, 0], [np.nan] * 4], dims=("setting", "seed"))
+    found = share(outcomes, level=0.9)
+    np.testing.assert_array_equal(found.n, [3, 4, 0])
+    np.testing.assert_allclose(found["mean"], [2 / 3, 0, np.nan])
+    z = stats.norm.ppf(0.95)
+    for k, (p, n) in enumerate(((2 / 3, 3), (0.0, 4))):
+        middle, half = p + z**2 / (2 * n), z * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
+        bounds = [(middle - half) / (1 + z**2 / n), (middle + half) / (1 + z**2 / n)]
+        np.testing.assert_allclose([found.low[k], found.high[k]], bounds, atol=1e-12)
+    assert np.isnan(found.low[2])

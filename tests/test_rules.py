@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from synthetic import store
+from synthetic import recorded, store
 
 import epkit
 from epkit import figures, study
@@ -18,10 +16,6 @@ TINY = {
     "dataset": ["digits"], "hidden": [12], "input_gain": 60.0, "beta": 0.1, "iterations": 4, "train_images": 64,
     "test_images": 40, "epochs": 2, "seeds": 1, "learning_rate": [0.01], "sigma": [0.0, 1e-2], "optimiser": "adam",
 }  # fmt: skip
-
-
-def recorded(ds, **facts):
-    return ds.assign_attrs(parameters=json.dumps(json.loads(ds.attrs["parameters"]) | facts))
 
 
 def sweep(limit=1e-3, **facts):

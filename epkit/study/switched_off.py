@@ -51,23 +51,25 @@ def _over_images(setting: xr.Dataset) -> xr.DataArray:
     return error.assign_coords(epoch=images_seen(setting).astype(int).values).rename(epoch="images")
 
 
+def _saved(error: xr.DataArray) -> xr.DataArray:
+    """By how much each other arm's error is above that of the last, noise that is switched off."""
+    return error.isel(arm=slice(-1)) - error.isel(arm=-1, drop=True)
+
+
 def published_effects(curves: Mapping[str, xr.DataArray]) -> dict[str, Effect]:
     """The `Effect` of the claims on noise that is switched off, of `published_arms`: errors at the end, paired."""
-    last = {title: error.isel(images=-1) for title, error in curves.items()}
-    off = {title: error.isel(arm=-1, drop=True) for title, error in last.items()}
+    last = {title: _saved(error).isel(images=-1) for title, error in curves.items()}
     pairs = {"off_beats_noise": THROUGHOUT, "off_beats_none": QUIET}
     return {
-        claim: effect_of((title, last[title].sel(arm=name, drop=True) - off[title]) for title in last)
+        claim: effect_of((title, saved.sel(arm=name, drop=True)) for title, saved in last.items())
         for claim, name in pairs.items()
     }
 
 
 def published_table(curves: Mapping[str, xr.DataArray]) -> pd.DataFrame:
     """Points of error by which noise that is switched off ends below the other arms, record by record, to read."""
-    columns = {}
+    columns: dict[tuple[str, str], pd.Series] = {}
     for title, error in curves.items():
-        *others, off = error.arm.values
-        for name in others:
-            below = 100 * (error.sel(arm=name, drop=True) - error.sel(arm=off, drop=True))
-            columns[title, name] = interval_text(t_interval(below)).to_series()
+        saved = interval_text(t_interval(100 * _saved(error)))
+        columns |= {(title, str(arm)): saved.sel(arm=arm).to_series() for arm in saved.arm.values}
     return pd.DataFrame(columns).dropna()  # records that all data sets have
