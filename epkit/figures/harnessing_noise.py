@@ -43,8 +43,11 @@ def gain_map(ds: xr.Dataset) -> Figure:
     return canvas.finish(figure, "What noise gains, over time and σ", ds, note)
 
 
-def switched_off(curves: Mapping[str, xr.DataArray]) -> Figure:
-    """Test error over images seen of each data set of `study.published_arms`, a colour an arm, a thin line a seed."""
+def switched_off(curves: Mapping[str, xr.DataArray], stores: canvas.Stores) -> Figure:
+    """Test error over images seen of each data set of `study.published_arms`, a colour an arm, a thin line a seed.
+
+    `stores`: those that the curves were made of, which say what was trained.
+    """
     figure, axes, _ = canvas.grid(len(curves), 3, (4.6, 3.2))
     for ax, (title, error) in zip(axes, curves.items(), strict=True):
         for number, name in enumerate(error.arm.values):
@@ -55,8 +58,8 @@ def switched_off(curves: Mapping[str, xr.DataArray]) -> Figure:
         ax.set(xlabel="training images seen (thousands)", xlim=(0, None))
         ax.set_title(canvas.literally(title), fontsize="medium")
         ax.legend(fontsize="small")
-    note = "thin: seeds; thick: their mean; 784-1024-1024-1024-10 at the published settings, tested on 2,000 images"
-    return canvas.captioned(figure, "Noise that is switched off", note)
+    trained = {name: ds for name, ds in stores.items() if parameters(ds).get("schedule", {}).get("rule") == "until"}
+    return canvas.finish_several(figure, "Noise that is switched off", trained, "thin: seeds; thick: their mean")
 
 
 def error_over_reads(stores: canvas.Stores) -> Figure:
