@@ -21,4 +21,5 @@ from .harnessing_noise import error_over_reads, gain_map, switched_off
 from .hardware_readouts import bits, dither_window, error_by_kind, limit_by_kind
 from .noise_in_relaxation import noise_in_relaxation, noise_while_training
 from .other_networks import error_by_rule
+from .the_papers_numbers import quiet_seeds
 from .budget import budget, budget_sliders

@@ -1,4 +1,4 @@
-"""What the stores of notebooks 11 to 17 say of the hypotheses that were registered for them: README's table."""
+"""What the stores of notebooks 11 to 18 say of the hypotheses that were registered for them: README's table."""
 
 from __future__ import annotations
 
@@ -12,17 +12,19 @@ from .hardware import hardware_effects
 from .law import fitted_constant, law_effects, law_networks
 from .registration import registered_claims
 from .report import networks_of
+from .reported import reported_effects
 from .rules import relaxation_effects, rule_effects
 from .switched_off import published_arms, published_effects
 
 LIMIT, CAUSE, USE = "11_what_sets_the_limit", "12_why_noise_helps", "13_harnessing_noise"
 BENCH, RULES, RELAXED = "14_hardware_readouts", "16_other_networks", "17_noise_in_relaxation"
+PAPER = "18_the_papers_numbers"
 
 
 def later_effects(profile: str) -> dict[str, dict[str, Effect]]:
     """The `Effect` of each hypothesis, by notebook, of those notebooks that a profile has stores of."""
-    names = (LIMIT, CAUSE, USE, BENCH, RULES, RELAXED)
-    law, arms, reads, bench, rules, relaxed = (networks_of(profile, name) for name in names)
+    names = (LIMIT, CAUSE, USE, BENCH, RULES, RELAXED, PAPER)
+    law, arms, reads, bench, rules, relaxed, paper = (networks_of(profile, name) for name in names)
     before, predicted = (store.results(profile) / f"{LIMIT}.{name}.nc" for name in ("earlier", "predicted"))
     effects = {}
     if law and before.exists() and predicted.exists():
@@ -39,6 +41,8 @@ def later_effects(profile: str) -> dict[str, dict[str, Effect]]:
         effects[RULES] = rule_effects(rules)
     if relaxed:
         effects[RELAXED] = relaxation_effects(relaxed)
+    if paper:
+        effects[PAPER] = reported_effects(paper)
     return effects
 
 
