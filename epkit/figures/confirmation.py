@@ -7,7 +7,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from ..study.intervals import geometric_interval, t_interval
-from ..study.limit import final_error, scaling_exponent
+from ..study.limit import final_error, scaling_exponent, stuck
 from ..study.registration import registered_claims
 from . import canvas
 
@@ -22,7 +22,6 @@ def replication(fresh: xr.Dataset, earlier: xr.Dataset | None) -> Figure:
     """
     fresh = canvas.single(fresh, *canvas.READS)
     earlier = None if earlier is None else canvas.single(earlier, *canvas.READS)
-    learns = registered_claims().learns
     figure, axes = canvas.blank(2, fresh.sizes["dataset"], (3.2, 2.5), sharex=True, sharey="row")
     for (above, below), name in zip(axes.T, fresh.dataset.values, strict=True):
         for ds, look in ((fresh, {"ls": "-", "lw": 1.3}), (earlier, {"ls": ":", "lw": 1.0})):
@@ -36,8 +35,7 @@ def replication(fresh: xr.Dataset, earlier: xr.Dataset | None) -> Figure:
                 above.plot(x, mean["mean"], color=color, label=f"η = {rate:g}", **look)
                 if ds is fresh:
                     above.vlines(x, mean.low, mean.high, color=color, lw=0.9)
-                stuck = (runs >= learns * ds.chance.sel(dataset=name)).where(runs.notnull()).mean("seed")
-                below.plot(x, stuck, color=color, **look)
+                below.plot(x, stuck(runs, ds.chance.sel(dataset=name)).mean("seed"), color=color, **look)
         above.set_title(canvas.literally(fresh.title.sel(dataset=name).item()), fontsize="medium")
         canvas.error_axis(above, fresh.chance.sel(dataset=name).item())
         canvas.percent_axis(below, "stuck at chance (%)", -0.03, 1.03)
@@ -45,7 +43,7 @@ def replication(fresh: xr.Dataset, earlier: xr.Dataset | None) -> Figure:
         canvas.sigma_axis(below, fresh.sigma.values)
     rates = {f"η = {rate:g}": {"color": f"C{k}", "lw": 2} for k, rate in enumerate(fresh.learning_rate.values)}
     canvas.key(figure, rates | ({"exploratory half": {"color": "0.3", "ls": ":"}} if earlier is not None else {}))
-    note = f"bars: 95 % t intervals; stuck: error of {learns:g} of chance or more"
+    note = f"bars: 95 % t intervals; stuck: error of {registered_claims().learns:g} of chance or more"
     return canvas.finish(figure, "Is the same measured again?", fresh, note)
 
 

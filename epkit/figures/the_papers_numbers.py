@@ -8,9 +8,8 @@ from ..study.reported import quiet_errors
 from . import canvas
 
 
-def quiet_seeds(stores: canvas.Stores) -> Figure:
+def quiet_seeds(quiet: canvas.Stores) -> Figure:
     """Test accuracy after training without noise over the learning rate, a panel a data set; a dot a seed."""
-    quiet = {name: ds for name, ds in stores.items() if ds.sizes["sigma"] == 1}
     errors = quiet_errors(quiet)
     figure, axes, _ = canvas.grid(len(errors), 3, (3.6, 2.9))
     for ax, (title, error) in zip(axes, errors.items(), strict=True):

@@ -73,7 +73,7 @@ from .report import (
     settings_table,
     verdicts,
 )
-from .reported import reported_effects, reported_table
+from .reported import quiet_and_noisy, reported_effects, reported_table
 from .rules import relaxation_effects, relaxation_table, rule_effects, rule_table
 from .switched_off import published_arms, published_effects, published_table
 from .tables import Table, in_words, rounded, whole

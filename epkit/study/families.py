@@ -18,7 +18,7 @@ import xarray as xr
 from .benefit import at_choice, beyond_tuning, held_out_choice, optimum
 from .claims import verdict
 from .intervals import geometric_interval, paired_share, t_interval
-from .limit import choice_error, critical_limit, final_error, scaling_exponent
+from .limit import choice_error, critical_limit, final_error, scaling_exponent, stuck
 from .registration import Family, FamilyClaims, registered_claims
 
 OWN = "its own best"  # of each data set: the learning rate of least validation error without noise
@@ -145,8 +145,8 @@ def _works(error: xr.DataArray, chance: xr.DataArray, over: Sequence[str] = ("si
 
 def _rescue(error: xr.DataArray, choice: xr.DataArray, chance: xr.DataArray) -> Effect:
     error, choice = _last(error), _last(choice)
-    stuck = (error >= registered_claims().learns * chance).where(error.notnull())
-    quiet, noisy = stuck.sel(sigma=0, drop=True), stuck.sel(sigma=stuck.sigma > 0)
+    at_chance = stuck(error, chance)
+    quiet, noisy = at_chance.sel(sigma=0, drop=True), at_chance.sel(sigma=at_chance.sigma > 0)
     chosen = held_out_choice(choice.sel(sigma=choice.sigma > 0), ["sigma"])
     rescued = quiet - at_choice(noisy, chosen, ["sigma"])
     return Effect(rescued, xr.where((quiet == 1).any("seed"), "", "no run is stuck without noise"), paired_share)

@@ -100,6 +100,11 @@ def level_at_limit(error: xr.DataArray, chance: xr.DataArray | float, definition
     return level.where(lowest < fixed.learns * chance)
 
 
+def stuck(error: xr.DataArray, chance: xr.DataArray | float) -> xr.DataArray:
+    """Whether runs are at chance, with an error of `learns` of it (registered) or more: 1, 0, NaN where not made."""
+    return (error >= registered_claims().learns * chance).where(error.notnull())
+
+
 def learning_share(
     error: xr.DataArray, chance: xr.DataArray | float, half: xr.DataArray | None = None, level: float = 0.95
 ) -> xr.Dataset:

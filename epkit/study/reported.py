@@ -14,48 +14,42 @@ import xarray as xr
 from .claims import REPORTED
 from .families import Effect, effect_of
 from .intervals import geometric_interval, in_text, share, t_interval
-from .limit import critical_limit, final_error, first_setting
+from .limit import critical_limit, final_error, first_setting, stuck
 from .plateau import Stores
-from .registration import registered_claims
 
 
-def limits_by_title(stores: Stores) -> dict[str, xr.Dataset]:
-    """The `critical_limit` (V) of each data set, of stores with noise."""
-    return {
-        ds.title.item(): critical_limit(final_error(first_setting(ds)), ds.chance.item())
-        for ds in stores.values()
-        if ds.sizes["sigma"] > 1
-    }
+def quiet_and_noisy(stores: Stores) -> tuple[dict[str, xr.Dataset], dict[str, xr.Dataset]]:
+    """Stores without noise, and stores with it."""
+    quiet = {name: ds for name, ds in stores.items() if ds.sizes["sigma"] == 1}
+    return quiet, {name: ds for name, ds in stores.items() if name not in quiet}
 
 
-def quiet_errors(stores: Stores) -> dict[str, xr.DataArray]:
-    """Test errors (learning_rate, seed) after training of each data set, of stores without noise.
+def quiet_errors(quiet: Stores) -> dict[str, xr.DataArray]:
+    """Test errors (learning_rate, seed) after training without noise of each data set.
 
     Beside them the error of `chance`, and the accuracy that is `reported` without noise, NaN where none is.
     """
     errors = {}
-    for ds in stores.values():
-        if ds.sizes["sigma"] == 1:
-            reported = [numbers[0] for name, numbers in REPORTED.items() if ds.dataset.item().startswith(name)]
-            error = final_error(ds).isel(dataset=0, averaging=0, samples=0, sigma=0, drop=True)
-            beside = {"chance": ds.chance.item(), "reported": reported[0] if reported else float("nan")}
-            errors[ds.title.item()] = error.dropna("learning_rate", how="all").assign_coords(beside)
+    for ds in quiet.values():
+        reported = [numbers[0] for name, numbers in REPORTED.items() if ds.dataset.item().startswith(name)]
+        error = final_error(ds).isel(dataset=0, averaging=0, samples=0, sigma=0, drop=True)
+        beside = {"chance": ds.chance.item(), "reported": reported[0] if reported else float("nan")}
+        errors[ds.title.item()] = error.dropna("learning_rate", how="all").assign_coords(beside)
     return errors
-
-
-def stuck(error: xr.DataArray) -> xr.DataArray:
-    """Whether runs are at chance, of `quiet_errors`: 1, 0, or NaN where they were not made."""
-    return (error >= registered_claims().learns * error.chance).where(error.notnull())
 
 
 def reported_effects(stores: Stores) -> dict[str, Effect]:
     """The `Effect` of each claim registered for notebook 18."""
-    limits, settings = limits_by_title(stores), list(_settings(quiet_errors(stores)))
-    ratios = ((f"{a} / {b}", limits[a].limit / limits[b].limit) for a, b in itertools.combinations(limits, 2))
+    quiet, noisy = quiet_and_noisy(stores)
+    settings = list(_settings(quiet_errors(quiet)))
+    limits = {
+        ds.title.item(): critical_limit(final_error(first_setting(ds)), ds.chance.item()).limit for ds in noisy.values()
+    }
+    ratios = ((f"{a} / {b}", limits[a] / limits[b]) for a, b in itertools.combinations(limits, 2))
     return {
-        "value": effect_of(((title, found.limit) for title, found in limits.items()), geometric_interval),
+        "value": effect_of(limits.items(), geometric_interval),
         "datasets": effect_of(ratios, geometric_interval),
-        "dead": effect_of(((label, stuck(error)) for label, error in settings), share, complete=True),
+        "dead": effect_of(((label, stuck(error, error.chance)) for label, error in settings), share, complete=True),
         "mixture": effect_of(
             ((label, 1 - error - error.reported) for label, error in settings if error.reported.notnull()),
             complete=True,
@@ -63,11 +57,11 @@ def reported_effects(stores: Stores) -> dict[str, Effect]:
     }
 
 
-def reported_table(stores: Stores) -> pd.DataFrame:
+def reported_table(quiet: Stores) -> pd.DataFrame:
     """Of each data set and rate: how many seeds are at chance, and the accuracies (%) of all and of the others."""
     rows = {}
-    for label, error in _settings(quiet_errors(stores)):
-        dead, accuracy = stuck(error), 100 * (1 - error)
+    for label, error in _settings(quiet_errors(quiet)):
+        dead, accuracy = stuck(error, error.chance), 100 * (1 - error)
         alive = accuracy.where(dead == 0)
         rows[label] = {
             "seeds": int(dead.count()),
