@@ -328,7 +328,7 @@ def generated(profile: str) -> dict[Path, str]:
 
 
 def _later(profile: str) -> str:
-    """Markdown of the hypotheses registered for notebooks 11 to 18: verdict, and the setting that speaks most."""
+    """Markdown of the hypotheses registered for notebooks 11 to 19: verdict, and the setting that speaks most."""
     table = later_verdicts(profile)
     columns = ["notebook", "hypothesis", "verdict", "most telling setting", "value [95 %]", "tested", "holds", "fails"]
     rows = table.rename_axis("hypothesis").reset_index().rename(columns={"supported": "holds", "contradicted": "fails"})

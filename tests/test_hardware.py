@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
 import xarray as xr
-from synthetic import store
+from synthetic import recorded, store
 
 import epkit
 from epkit import data, figures, study
@@ -131,18 +129,11 @@ def test_the_offset_that_spoils_the_gradient_is_known(tmp_path):
     assert (before.largest_response >= before.response).all()
 
 
-def recorded(ds, readout=None, schedule=None, rate=0.02):
-    """With these among its parameters."""
-    facts = json.loads(ds.attrs["parameters"])
-    facts |= {key: value for key, value in (("readout", readout), ("schedule", schedule)) if value}
-    return ds.assign_coords(learning_rate=[rate]).assign_attrs(parameters=json.dumps(facts))
-
-
 def sweep(limit, readout=None, schedule=None, samples=(1, 16), exponent=0.5, span=(-1.2, 1.6), zero=False):
     """Of one network; limits of the same five seeds that scale exactly."""
     sigmas = ((0.0,) if zero else ()) + tuple(limit * np.logspace(*span, 11))
     ds = store(sigmas=sigmas, limit=limit, samples=samples, exponent=exponent, spread=0.2, noise=0.0, epochs=1)
-    return recorded(ds, readout, schedule)
+    return recorded(ds, readout=readout, schedule=schedule)
 
 
 def level(error, readout, rate=0.02, sigmas=(0.0,), samples=(1,)):
@@ -151,7 +142,7 @@ def level(error, readout, rate=0.02, sigmas=(0.0,), samples=(1,)):
     luck = np.array([0.0, 0.01, -0.01, 0.02, -0.02])
     values = np.broadcast_to(np.asarray(error, float), (len(samples), len(sigmas)))
     ds["test_error"][:] = values[None, None, None, :, :, None, None] + luck[:, None]
-    return recorded(ds, readout, rate=rate)
+    return recorded(ds, readout=readout)
 
 
 def hardware_stores():

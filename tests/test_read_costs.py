@@ -5,7 +5,7 @@ import pytest
 import xarray as xr
 from synthetic import recorded, store
 
-from epkit.study import budget, switched_off
+from epkit.study import budget
 
 IMAGES = 1000
 
@@ -107,24 +107,5 @@ def test_reads_that_depend_on_n_over_eta_alone_are_invariant(factor):
     assert interval(values)["mean"].item() == pytest.approx(factor)
 
 
-def test_noise_that_ends_is_compared_with_longer_training_that_is_else_the_same():
-    gone = {"rule": "until", "images": 2000}
-    short = curve(2, (1,), sigmas=(5e-5,), epochs=4, schedule=gone)
-    short["test_error"] = short.test_error - xr.DataArray([0.02, 0.03, 0.04], dims="seed")
-    earlier = {
-        "long": curve(6, (1,), sigmas=(0.0, 5e-5), epochs=8),
-        "longer": recorded(curve(3, (1,), sigmas=(0.0, 5e-5), epochs=9), batch_size=4),  # another training
-        "first": curve(1, (1,), sigmas=(0.0, 5e-5), epochs=4),
-    }
-    curves = switched_off.published_arms(earlier, {"short": short, "quiet": QUIET["quiet"]})
-    ((title, error),) = curves.items()
-    assert error.arm.values.tolist() == ["no noise", "noise throughout", "noise in the first 2,000 images"]
-    assert error.images.values.tolist() == [1000, 2000, 3000, 4000]
-    saved = switched_off.published_effects(curves)["off_beats_none"].values.squeeze()
-    np.testing.assert_allclose(saved, [0.42, 0.43, 0.44])  # of 0.5, which the long training has not left
-    table = switched_off.published_table(curves)
-    assert table.iloc[-1, 0] == "43 [40.5, 45.5], n = 3"  # points
-    assert table.columns.tolist() == [(title, "no noise"), (title, "noise throughout")]
-    nothing = switched_off.published_effects(switched_off.published_arms({}, {"short": short}))
-    assert nothing["off_beats_noise"].reason.item() == "no such setting"
-    assert set(budget.counted({"short": short, "never": curve(1, (1,), reads=[np.inf] * 10)})) == {"short"}
+def test_reads_that_become_exact_are_not_counted():
+    assert set(budget.counted({"short": curve(1, (1,)), "never": curve(1, (1,), reads=[np.inf] * 10)})) == {"short"}

@@ -17,7 +17,8 @@ from .benefit_of_noise import noise_or_tuning, optimum_over_limit, rounding_cont
 from .architecture import by_first_part, conjecture, errors_over_sigma, limits_over_architecture
 from .escape_from_the_plateau import along_the_way, escape_times, learning_curves, precision
 from .why_noise_helps import arms, conducting
-from .harnessing_noise import error_over_reads, gain_map, switched_off
+from .harnessing_noise import error_over_reads, gain_map
+from .what_shortens_the_plateau import arms_over_images
 from .hardware_readouts import bits, dither_window, error_by_kind, limit_by_kind
 from .noise_in_relaxation import noise_in_relaxation, noise_while_training
 from .other_networks import error_by_rule

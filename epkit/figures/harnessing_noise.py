@@ -1,6 +1,4 @@
-"""The figures of notebook 13: what noise gains over time, noise that is switched off, and the cost in read-outs."""
-
-from collections.abc import Mapping
+"""The figures of notebook 13: what noise gains over time, and what an error costs in read-outs."""
 
 import numpy as np
 import xarray as xr
@@ -41,25 +39,6 @@ def gain_map(ds: xr.Dataset) -> Figure:
     bar.set_label("points of error that noise saves")
     note = "crosses: the best σ > 0 on the test images; line: limit σ$_c$ at that time, where it is bracketed"
     return canvas.finish(figure, "What noise gains, over time and σ", ds, note)
-
-
-def switched_off(curves: Mapping[str, xr.DataArray], stores: canvas.Stores) -> Figure:
-    """Test error over images seen of each data set of `study.published_arms`, a colour an arm, a thin line a seed.
-
-    `stores`: those that the curves were made of, which say what was trained.
-    """
-    figure, axes, _ = canvas.grid(len(curves), 3, (4.6, 3.2))
-    for ax, (title, error) in zip(axes, curves.items(), strict=True):
-        for number, name in enumerate(error.arm.values):
-            runs = error.sel(arm=name).transpose("images", "seed")
-            canvas.runs_and_mean(ax, runs.images / 1000, runs.rename(images="epoch"), f"C{number}", 0.8, 0.6, 2)
-            ax.plot([], [], color=f"C{number}", lw=2, label=name)
-        canvas.error_axis(ax, float(error.chance))
-        ax.set(xlabel="training images seen (thousands)", xlim=(0, None))
-        ax.set_title(canvas.literally(title), fontsize="medium")
-        ax.legend(fontsize="small")
-    trained = {name: ds for name, ds in stores.items() if parameters(ds).get("schedule", {}).get("rule") == "until"}
-    return canvas.finish_several(figure, "Noise that is switched off", trained, "thin: seeds; thick: their mean")
 
 
 def error_over_reads(stores: canvas.Stores) -> Figure:

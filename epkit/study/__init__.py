@@ -59,6 +59,7 @@ from .plateau import (
     share_escaped,
 )
 from .prediction import power_law, predictions
+from .published import changed_effects, changed_table, published_arms, switched_off_effects, switched_off_table
 from .registration import Claim, registered_claims
 from .report import (
     best_accuracies,
@@ -70,10 +71,8 @@ from .report import (
     judged_rows,
     networks_of,
     page,
-    settings_table,
     verdicts,
 )
 from .reported import quiet_and_noisy, reported_effects, reported_table
 from .rules import relaxation_effects, relaxation_table, rule_effects, rule_table
-from .switched_off import published_arms, published_effects, published_table
 from .tables import Table, in_words, rounded, whole

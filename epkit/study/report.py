@@ -210,15 +210,10 @@ def family_table(rows: pd.DataFrame) -> pd.DataFrame:
     units = [SAID[str(name)].unit for name in table.index]
     numbers = zip(table["value"], table.low, table.high, units, strict=True)
     effect = ["none" if np.isnan(parts[0]) else _interval(*parts) for parts in numbers]
-    words = settings_table(table)[["data set", "η", "definition", "epochs"]]
+    words = in_words(table).rename(columns=LABELS)[["data set", "η", "definition", "epochs"]]
     shown = words.assign(**{"most telling [95 %]": effect, "settings": table[VERDICTS].sum(axis=1), "tested": table.m})
     shown = shown.assign(**{name: table[name] for name in VERDICTS[:3]}, verdict=table.verdict)
     return shown.set_axis([SAID[str(name)].claim for name in table.index])
-
-
-def settings_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows of `judged_rows` to read: three digits, "" for what does not apply."""
-    return in_words(rows).rename(columns=LABELS)
 
 
 def best_accuracies(ds: xr.Dataset) -> dict[str, xr.Dataset]:
