@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import pandas as pd
 
 from ..sweep import store
@@ -10,44 +13,42 @@ from .budget import budget_effects, counted
 from .families import Effect, family_rows, verdict_table
 from .hardware import hardware_effects
 from .law import fitted_constant, law_effects, law_networks
+from .plateau import Stores
 from .published import changed_effects, published_arms, switched_off_effects
 from .registration import registered_claims
 from .report import networks_of
 from .reported import reported_effects
 from .rules import relaxation_effects, rule_effects
 
-LIMIT, CAUSE, USE = "11_what_sets_the_limit", "12_why_noise_helps", "13_harnessing_noise"
-BENCH, RULES, RELAXED = "14_hardware_readouts", "16_other_networks", "17_noise_in_relaxation"
-PAPER, PLATEAU = "18_the_papers_numbers", "19_what_shortens_the_plateau"
+LAW = "11_what_sets_the_limit"
 
 
 def later_effects(profile: str) -> dict[str, dict[str, Effect]]:
     """The `Effect` of each hypothesis, by notebook, of those notebooks that a profile has stores of."""
-    names = (LIMIT, CAUSE, USE, BENCH, RULES, RELAXED, PAPER, PLATEAU)
-    law, arms, reads, bench, rules, relaxed, paper, changed = (networks_of(profile, name) for name in names)
-    escapes = networks_of(profile, registered_claims().escape.notebook)
-    before, predicted = (store.results(profile) / f"{LIMIT}.{name}.nc" for name in ("earlier", "predicted"))
-    effects = {}
-    if law and before.exists() and predicted.exists():
-        earlier = law_networks(networks_of(profile, "08_architecture"), store.read(before), 1.0)
-        effects[LIMIT] = law_effects(law, law_networks(law, store.read(predicted), fitted_constant(earlier)[0]))
-    if arms:
-        effects[CAUSE] = arm_effects(arms)
-    if reads:
-        budget = counted(reads)
-        ended = published_arms(escapes, {name: ds for name, ds in reads.items() if name not in budget})
-        effects[USE] = budget_effects(budget) | switched_off_effects(ended)
-    if bench:
-        effects[BENCH] = hardware_effects(bench)
-    if rules:
-        effects[RULES] = rule_effects(rules)
-    if relaxed:
-        effects[RELAXED] = relaxation_effects(relaxed)
-    if paper:
-        effects[PAPER] = reported_effects(paper)
-    if changed:
-        effects[PLATEAU] = changed_effects(published_arms(escapes, changed))
-    return effects
+    arms_of = partial(published_arms, networks_of(profile, registered_claims().escape.notebook))
+    judges: dict[str, Callable[[Stores], dict[str, Effect]]] = {
+        LAW: partial(_of_the_law, profile),
+        "12_why_noise_helps": arm_effects,
+        "13_harnessing_noise": lambda stores: budget_effects(counted(stores)) | switched_off_effects(arms_of(stores)),
+        "14_hardware_readouts": hardware_effects,
+        "16_other_networks": rule_effects,
+        "17_noise_in_relaxation": relaxation_effects,
+        "18_the_papers_numbers": reported_effects,
+        "19_what_shortens_the_plateau": lambda stores: changed_effects(arms_of(stores)),
+    }
+    return {
+        name: effects
+        for name, judge in judges.items()
+        if (stores := networks_of(profile, name)) and (effects := judge(stores))
+    }
+
+
+def _of_the_law(profile: str, law: Stores) -> dict[str, Effect]:
+    before, predicted = (store.results(profile) / f"{LAW}.{name}.nc" for name in ("earlier", "predicted"))
+    if not (before.exists() and predicted.exists()):
+        return {}
+    earlier = law_networks(networks_of(profile, "08_architecture"), store.read(before), 1.0)
+    return law_effects(law, law_networks(law, store.read(predicted), fitted_constant(earlier)[0]))
 
 
 def later_verdicts(profile: str) -> pd.DataFrame:
