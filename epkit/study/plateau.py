@@ -111,7 +111,7 @@ def median_escape(escapes: xr.Dataset, seen: xr.DataArray) -> xr.DataArray:
     return seen.where(share_escaped(escapes, seen) >= 0.5 - 1e-9).min("epoch")
 
 
-def _with_and_without(ds: xr.Dataset, sigma: float) -> tuple[xr.Dataset, xr.Dataset]:
+def with_and_without(ds: xr.Dataset, sigma: float) -> tuple[xr.Dataset, xr.Dataset]:
     """The runs at `sigma` (V) and at 0; KeyError where one of them was not swept."""
     noisy, quiet = (ds.sel(sigma=v, method="nearest", tolerance=1e-3 * v, drop=True) for v in (sigma, 0.0))
     return noisy, quiet
@@ -125,7 +125,7 @@ def escape_ratio(escapes: xr.Dataset, sigma: float, level: float = 0.95) -> xr.D
     are possible. `pairs` that were run, `censored` ones, of which one or both did not escape. Raises KeyError if
     `sigma` or 0 was not run.
     """
-    noisy, quiet = _with_and_without(escapes, sigma)
+    noisy, quiet = with_and_without(escapes, sigma)
     ran = noisy.ran & quiet.ran
     censored = (ran & ~(noisy.escaped & quiet.escaped)).sum("seed")
     ratio = geometric_interval((noisy.images / quiet.images).where(ran), level=level)
@@ -143,7 +143,7 @@ def noise_factors(ds: xr.Dataset, sigma: float, level: float = 0.95) -> xr.Datas
     Paired over seeds: geometric (mean, low, high, n) over (quantity, layer), t interval of the log. Raises KeyError if
     `sigma` or 0 was not run.
     """
-    noisy, quiet = _with_and_without(first_setting(ds)[["response", "conductance"]].isel(epoch=-1, drop=True), sigma)
+    noisy, quiet = with_and_without(first_setting(ds)[["response", "conductance"]].isel(epoch=-1, drop=True), sigma)
     return geometric_interval((noisy / quiet).to_dataarray("quantity"), level=level)
 
 
@@ -152,7 +152,7 @@ def benefit_over_images(ds: xr.Dataset, sigma: float, level: float = 0.95) -> xr
 
     Paired over seeds, t interval. Raises KeyError if `sigma` or 0 was not run.
     """
-    noisy, quiet = _with_and_without(first_setting(ds)[["test_error"]], sigma)
+    noisy, quiet = with_and_without(first_setting(ds)[["test_error"]], sigma)
     saved = (quiet - noisy).test_error.assign_coords(epoch=images_seen(ds).astype(int)).rename(epoch="images")
     return t_interval(saved, level=level)
 

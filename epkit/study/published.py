@@ -15,7 +15,7 @@ from .arms import QUIET, arm
 from .families import Effect, effect_of
 from .intervals import in_text, interval_text, t_interval
 from .limit import first_setting
-from .plateau import Stores, differences, escape, images_in_all, images_seen, median_escape
+from .plateau import Stores, differences, escape, images_in_all, images_seen, median_escape, with_and_without
 from .registration import registered_claims
 
 THROUGHOUT = "noise throughout"
@@ -29,14 +29,15 @@ Arms = Mapping[str, Mapping[str, xr.Dataset]]  # by title of the data set and na
 def published_arms(earlier: Stores, stores: Stores) -> dict[str, dict[str, xr.Dataset]]:
     """The `Arms` of `stores`, after the runs without noise and with noise throughout of those `earlier`.
 
-    Of stores of equal training, `earlier` or longer, but for noise and what an arm changes; else none.
+    Of stores of equal training, `earlier` or longer, but for noise and what an arm changes; else none. Raises KeyError
+    where the earlier ones lack the noise of an arm.
     """
     arms: dict[str, dict[str, xr.Dataset]] = {}
     for ds in stores.values():
         if twins := [other for other in earlier.values() if _twins(ds, other)]:
             longest = first_setting(max(twins, key=images_in_all))
-            sigma = float(ds.sigma.max()) or registered_claims().escape.primary.sigma
-            quiet, noisy = (longest.sel(sigma=value, method="nearest") for value in (0.0, sigma))
+            sigma = float(ds.sigma.max()) or registered_claims().escape.primary.sigma or 0.0
+            noisy, quiet = with_and_without(longest, sigma)
             of_set = arms.setdefault(ds.title.item(), {QUIET: quiet, THROUGHOUT: noisy})
             of_set[arm(ds)] = first_setting(ds).isel(sigma=-1)
     return arms
