@@ -17,8 +17,7 @@ from ..sweep.store import parameters
 from .benefit import at_choice, held_out_choice
 from .families import Effect, effect_of
 from .intervals import in_text, share, t_interval
-from .limit import final_error
-from .registration import registered_claims
+from .limit import final_error, stuck
 
 QUIET, ALL = "no noise", "noise in all reads"
 UPDATES = {"biases": "the biases"}
@@ -127,11 +126,11 @@ def _warm_ups(errors: Errors) -> Iterator[tuple[str, xr.DataArray]]:
 
 def arm_table(stores: Mapping[str, xr.Dataset]) -> pd.DataFrame:
     """Every arm, learning rate and sigma: error after training, share of runs stuck at chance, units that conduct."""
-    rows, learns = [], registered_claims().learns
+    rows = []
     for ds in stores.values():
         flat = ds.isel(dataset=0, averaging=0, samples=0)
         error = final_error(flat)
-        mean, stuck = t_interval(error), share((error >= learns * flat.chance).where(error.notnull()))
+        mean, at_chance = t_interval(error), share(stuck(error, flat.chance))
         first = flat.activity.isel(epoch=-1, layer=0).mean("seed")
         for rate, sigma in itertools.product(error.learning_rate.values, error.sigma.values):
             at = {"learning_rate": rate, "sigma": sigma}
@@ -142,7 +141,7 @@ def arm_table(stores: Mapping[str, xr.Dataset]) -> pd.DataFrame:
                     "η": f"{rate:g}",
                     "σ (V)": f"{sigma:g}",
                     "error (%)": in_text(100 * mean.sel(at), "{:.1f}"),
-                    "stuck (%)": in_text(100 * stuck.sel(at), "{:.0f}"),
+                    "stuck (%)": in_text(100 * at_chance.sel(at), "{:.0f}"),
                     "conducting units of layer 1 (%)": f"{100 * float(first.sel(at)):.0f}",
                     "n": int(mean.n.sel(at)),
                 }

@@ -114,7 +114,7 @@ def changed_table(arms: Arms) -> pd.DataFrame:
                     "error (%)": in_text(t_interval(100 * error.sel(arm=name)), "{:.1f}"),
                     "points saved": "" if name == QUIET else in_text(t_interval(saved), "{:.1f}"),
                     "left chance": f"{int(escapes.escaped.sum())} of {int(escapes.ran.sum())}",
-                    "after images (median)": f"{median:,.0f}" if median == median else "",
+                    "after images (median)": "" if pd.isna(median) else f"{median:,.0f}",
                     "conducting units of layer 1 (%)": f"{100 * float(ds.activity.isel(epoch=-1, layer=0).mean()):.0f}",
                 }
             )
