@@ -84,16 +84,19 @@ private:
     alignas(64) std::atomic<unsigned> round_{0};
 };
 
+#if defined(__AVX512F__)
+constexpr int vector_bytes = 64;
+#else
+constexpr int vector_bytes = 32;
+#endif
+
 template <class T> struct VectorOf {
-    typedef T type __attribute__((vector_size(32)));
+    typedef T type __attribute__((vector_size(vector_bytes)));
 };
 
 // As many doubles as a vector of T has numbers: converters round in them.
 template <class T> struct DoublesOf {
-    typedef double type __attribute__((vector_size(64)));
-};
-template <> struct DoublesOf<double> {
-    typedef double type __attribute__((vector_size(32)));
+    typedef double type __attribute__((vector_size(vector_bytes * sizeof(double) / sizeof(T))));
 };
 
 // Zeroed memory on cache lines of its own. Nothing is written here: fresh pages are 0 and belong to who first uses them.
@@ -120,7 +123,9 @@ private:
 };
 
 template <int N> using Width = std::integral_constant<int, N>;
-constexpr int widest = 8;  // vectors in a row of a panel: their sums and a few operands fill 16 registers
+// Vectors in a row of a panel: the sums of 8 and a few operands fill 16 registers. A panel has as many units whatever the
+// vectors are, and so its sums have the same bits.
+constexpr int widest = 256 / vector_bytes;
 
 // f(Width<n>): the inner loops are compiled for each width, so that sums live in registers.
 template <class F> void with_width(int n, F f) {
@@ -288,11 +293,7 @@ private:
         for (size_t q = 0; q < from.panels.size(); ++q) {
             const Panel& p = from.panels[q];
             const V* block = w + size_t(p.unit) * N;
-            const char* next = reinterpret_cast<const char*>(block + size_t(p.units) * N);
-            const size_t share = (size_t(p.units) * N * sizeof(V) / rows + 63) / 64 * 64;
             for (int r = 0; r < rows; ++r) {
-                // The gaps between live units hide from the processor that the next block follows: have it fetched.
-                for (size_t i = 0; i < share; i += 64) __builtin_prefetch(next + r * share + i);
                 const T* v = reinterpret_cast<const T*>(from.state + (size_t(2) * batch_ * p.first + r * p.width));
                 const size_t list = q * 2 * batch_ + r;
                 const int16_t* live = from.live + list * panel_units;
