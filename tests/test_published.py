@@ -1,4 +1,4 @@
-"""What notebooks 13 and 19 ask of the published network's arms, on synthetic stores whose answers are planted."""
+"""What notebooks 13, 19 and 20 ask of the published network's arms, on synthetic stores whose answers are planted."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -18,7 +18,7 @@ def falls(to, at, sigmas=(0.0,), epochs=4, **facts):
     luck = xr.DataArray([0.0, 0.01, 0.02], dims="seed")
     error = xr.where(ds.epoch >= until, to + luck, 0.9).broadcast_like(ds.test_error)
     ds["test_error"] = error.transpose(*ds.test_error.dims)
-    return recorded(ds, train_images=1000, sigma=list(sigmas), **facts)
+    return recorded(ds, **({"train_images": 1000, "sigma": list(sigmas)} | facts))
 
 
 def earlier():
@@ -47,20 +47,46 @@ def test_noise_that_ends_is_compared_with_longer_training_that_is_else_the_same(
     arms = study.published_arms(earlier(), {"short": short, "other": changed()["other"]})
     ((title, of_set),) = arms.items()
     assert list(of_set) == ["no noise", "noise throughout", "noise until 2,000 images"]
-    effects = study.switched_off_effects(arms)
+    effects = study.published_effects(arms, "13_harnessing_noise")
     np.testing.assert_allclose(effects["off_beats_none"].values.squeeze(), [0.85, 0.84, 0.83])  # of 0.9, until 6,000
     np.testing.assert_allclose(effects["off_beats_noise"].values.squeeze(), 0.05)
-    table = study.switched_off_table(arms)
+    table = study.saved_table(arms)
     assert table.index.tolist() == [1000, 2000, 3000, 4000]
-    assert table.columns.tolist() == [(title, "no noise"), (title, "noise throughout")]
-    assert table.iloc[-1, 0] == "84 [81.5, 86.5], n = 3"  # points
-    nothing = study.switched_off_effects(study.published_arms({}, {"short": short}))
+    assert table.columns.tolist() == [(title, "noise throughout"), (title, "noise until 2,000 images")]
+    assert table.iloc[-1].tolist() == ["79 [76.5, 81.5], n = 3", "84 [81.5, 86.5], n = 3"]  # points
+    nothing = study.published_effects(study.published_arms({}, {"short": short}), "13_harnessing_noise")
     assert nothing["off_beats_noise"].reason.item() == "no such setting"
+
+
+def test_what_helps_early_and_what_it_costs_late_are_asked_apart():
+    facts = {"train_images": 30_000, "rates": [0.1, 0.1]}
+    growing, adaptive = {"rule": "growing", "images": 10}, {"rule": "adaptive", "images": 10, "bound": 1.0}
+    stores = {
+        "growing": falls(0.15, 2, (NOISE,), schedule=growing, **facts),
+        "adaptive": falls(0.05, 3, (NOISE,), schedule=adaptive, **facts),
+        "bold": falls(0.1, 5, warm_up=100, learning_rate=[2.0], **facts).assign_coords(learning_rate=[2.0]),
+    }
+    reads = xr.DataArray([1.0, 2.0, 4.0, 8.0], dims="epoch")
+    stores["adaptive"]["reads"] = reads.broadcast_like(stores["adaptive"].test_error)
+    arms = study.published_arms({"first": falls(0.1, (4, 2), (0.0, NOISE), **facts)}, stores)
+    effects = study.published_effects(arms, "20_early_and_late")
+    assert set(effects) == set(study.registered_claims().later["20_early_and_late"].claims)
+    saved = {name: effect.values.mean("seed").item() for name, effect in effects.items()}
+    assert saved == pytest.approx({
+        "growing_early": 0.74, "growing_late": 0.05, "growing_beats_noise": -0.05,
+        "adaptive_early": 0.0, "adaptive_late": -0.05, "adaptive_beats_noise": 0.05,
+        "warm_up_early": 0.0, "warm_up_late": 0.79,
+    })  # fmt: skip
+    table = study.changed_table(arms).set_index("arm")
+    assert table["N at the end"].to_dict() == {
+        "no noise": "", "noise throughout": "", "growing N": "", "adaptive N, bound 1": "8",
+        "warm-up of 100 images to 2 x the rates": "",
+    }  # fmt: skip
 
 
 def test_the_planted_answers_are_read():
     arms = study.published_arms({"first": earlier()["first"]}, changed())
-    effects = study.changed_effects(arms)
+    effects = study.published_effects(arms, "19_what_shortens_the_plateau")
     claims = study.registered_claims().later["19_what_shortens_the_plateau"].claims
     assert set(effects) == set(claims)
     saved = {name: effect.values.mean("seed").item() for name, effect in effects.items()}
@@ -82,7 +108,8 @@ def test_the_planted_answers_are_read():
 def test_a_claim_without_an_arm_is_not_testable():
     claims = study.registered_claims().later["19_what_shortens_the_plateau"].claims
     arms = study.published_arms(earlier(), {"still": changed()["still"]})
-    verdicts = study.family_verdicts(study.family_rows(study.changed_effects(arms), claims), claims).verdict
+    effects = study.published_effects(arms, "19_what_shortens_the_plateau")
+    verdicts = study.family_verdicts(study.family_rows(effects, claims), claims).verdict
     assert verdicts.drop("still_biases").eq("not testable").all()
     assert verdicts["still_biases"] != "not testable"
 

@@ -59,7 +59,7 @@ from .plateau import (
     share_escaped,
 )
 from .prediction import power_law, predictions
-from .published import changed_effects, changed_table, published_arms, switched_off_effects, switched_off_table
+from .published import changed_table, published_arms, published_effects, saved_table
 from .registration import Claim, registered_claims
 from .report import (
     best_accuracies,

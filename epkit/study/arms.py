@@ -33,16 +33,25 @@ def arm(ds: xr.Dataset) -> str:
         noise = f"noise in the reads of layer {', '.join(map(str, layers))}"
     if updates := schedule.get("updates"):
         noise = f"noise in the update of {', '.join(UPDATES.get(u, f'W{u}') for u in updates)}"
-    if rule := schedule.get("rule"):
+    if (rule := schedule.get("rule")) in ("until", "after"):
         noise = f"{noise}, {rule} {schedule['images']:,} images".replace(f"{ALL}, ", "noise ")
+    elif rule:
+        noise = f"{noise}, {following(schedule)}".replace(f"{ALL}, ", "")
     others = [f"{variant} network"] if (variant := recorded.get("variant")) else []
     if recorded.get("bias_rate") == 0:
         others.append("biases that do not learn")
     if images := recorded.get("warm_up"):
-        others.append(f"warm-up of {images:,} images")
+        factor = float(ds.learning_rate[0]) if "rates" in recorded else 1.0
+        others.append(f"warm-up of {images:,} images" + (f" to {factor:g} x the rates" if factor != 1 else ""))
     if others and (ds.sigma == 0).any():
         return ", ".join(others)
     return ", ".join([noise, *others])
+
+
+def following(schedule: Mapping[str, Any]) -> str:
+    """How the number of reads follows training by a recorded schedule, in words."""
+    bound = f", bound {schedule['bound']:g}" if "bound" in schedule else ""
+    return f"{schedule['rule']} N{bound}"
 
 
 def arm_errors(stores: Mapping[str, xr.Dataset]) -> Errors:

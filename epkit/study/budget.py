@@ -14,6 +14,7 @@ import pandas as pd
 import xarray as xr
 
 from ..sweep.store import parameters
+from .arms import QUIET, following
 from .families import Effect, effect_of
 from .intervals import geometric_interval, in_text
 from .limit import final_error
@@ -26,13 +27,8 @@ ABOVE = 0.02  # of error, above that without noise: the target that costs are co
 def label(ds: xr.Dataset) -> str:
     """How a store's read-outs follow training, in words."""
     schedule, decay = parameters(ds).get("schedule", {}), parameters(ds).get("decay", 0.99)
-    rule = schedule.get("rule", CONSTANT if (ds.sigma > 0).any() else "no noise")
-    words = [f"{rule} N" if schedule else rule]
-    if bound := schedule.get("bound"):
-        words.append(f"bound {bound:g}")
-    if decay < 0.95:
-        words.append(f"rates x{decay:g} an epoch")
-    return ", ".join(words)
+    rule = following(schedule) if schedule else CONSTANT if (ds.sigma > 0).any() else QUIET
+    return f"{rule}, rates x{decay:g} an epoch" if decay < 0.95 else rule
 
 
 def costs(ds: xr.Dataset) -> xr.DataArray:

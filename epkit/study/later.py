@@ -1,4 +1,4 @@
-"""What the stores of notebooks 11 to 19 say of the hypotheses that were registered for them: README's table."""
+"""What the stores of notebooks 11 to 20 say of the hypotheses that were registered for them: README's table."""
 
 from __future__ import annotations
 
@@ -14,33 +14,38 @@ from .families import Effect, family_rows, verdict_table
 from .hardware import hardware_effects
 from .law import fitted_constant, law_effects, law_networks
 from .plateau import Stores
-from .published import changed_effects, published_arms, switched_off_effects
+from .published import published_arms, published_effects
 from .registration import registered_claims
 from .report import networks_of
 from .reported import reported_effects
 from .rules import relaxation_effects, rule_effects
 
-LAW = "11_what_sets_the_limit"
+LAW, HARNESS = "11_what_sets_the_limit", "13_harnessing_noise"
 
 
 def later_effects(profile: str) -> dict[str, dict[str, Effect]]:
     """The `Effect` of each hypothesis, by notebook, of those notebooks that a profile has stores of."""
-    arms_of = partial(published_arms, networks_of(profile, registered_claims().escape.notebook))
+    earlier = networks_of(profile, registered_claims().escape.notebook)
     judges: dict[str, Callable[[Stores], dict[str, Effect]]] = {
         LAW: partial(_of_the_law, profile),
         "12_why_noise_helps": arm_effects,
-        "13_harnessing_noise": lambda stores: budget_effects(counted(stores)) | switched_off_effects(arms_of(stores)),
+        HARNESS: lambda stores: budget_effects(counted(stores)) | _of_arms(earlier, HARNESS, stores),
         "14_hardware_readouts": hardware_effects,
         "16_other_networks": rule_effects,
         "17_noise_in_relaxation": relaxation_effects,
         "18_the_papers_numbers": reported_effects,
-        "19_what_shortens_the_plateau": lambda stores: changed_effects(arms_of(stores)),
+        "19_what_shortens_the_plateau": partial(_of_arms, earlier, "19_what_shortens_the_plateau"),
+        "20_early_and_late": partial(_of_arms, earlier, "20_early_and_late"),
     }
     return {
         name: effects
         for name, judge in judges.items()
         if (stores := networks_of(profile, name)) and (effects := judge(stores))
     }
+
+
+def _of_arms(earlier: Stores, notebook: str, stores: Stores) -> dict[str, Effect]:
+    return published_effects(published_arms(earlier, stores), notebook)
 
 
 def _of_the_law(profile: str, law: Stores) -> dict[str, Effect]:

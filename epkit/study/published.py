@@ -5,8 +5,11 @@ They are paired over seeds. What an arm is, the parameters that its store record
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 import xarray as xr
 
@@ -19,10 +22,40 @@ from .plateau import Stores, differences, escape, images_in_all, images_seen, me
 from .registration import registered_claims
 
 THROUGHOUT = "noise throughout"
-CHANGES = {  # claim of notebook 19: how the names of its arms begin
-    "layer_1": ("noise in the reads of layer 1",), "other_layers": ("noise in the reads of layer 2, 3, 4",),
-    "still_biases": ("biases that do not learn",), "larger": ("raised", "spread"), "warm_up": ("warm-up",),
-}  # fmt: skip
+EARLY = 60_000  # images
+
+
+class Pair(NamedTuple):
+    """What a claim compares: the error of the first arm minus that of the second. Arms by how their names begin."""
+
+    first: str
+    second: str | tuple[str, ...]
+    images: int | None = None  # the last record up to so many; None: of all
+
+
+PAIRS = {  # by notebook and claim
+    "13_harnessing_noise": {
+        "off_beats_noise": Pair(THROUGHOUT, "noise until"),
+        "off_beats_none": Pair(QUIET, "noise until"),
+    },
+    "19_what_shortens_the_plateau": {
+        "layer_1": Pair(QUIET, "noise in the reads of layer 1"),
+        "other_layers": Pair(QUIET, "noise in the reads of layer 2, 3, 4"),
+        "still_biases": Pair(QUIET, "biases that do not learn"),
+        "larger": Pair(QUIET, ("raised", "spread")),
+        "warm_up": Pair(QUIET, "warm-up"),
+    },
+    "20_early_and_late": {
+        "growing_early": Pair(QUIET, "growing N", EARLY),
+        "growing_late": Pair("growing N", QUIET),
+        "growing_beats_noise": Pair(THROUGHOUT, "growing N"),
+        "adaptive_early": Pair(QUIET, "adaptive N", EARLY),
+        "adaptive_late": Pair("adaptive N", QUIET),
+        "adaptive_beats_noise": Pair(THROUGHOUT, "adaptive N"),
+        "warm_up_early": Pair(QUIET, "warm-up", EARLY),
+        "warm_up_late": Pair("warm-up", QUIET),
+    },
+}
 Arms = Mapping[str, Mapping[str, xr.Dataset]]  # by title of the data set and name of the arm, (seed, epoch[, layer])
 
 
@@ -46,7 +79,7 @@ def published_arms(earlier: Stores, stores: Stores) -> dict[str, dict[str, xr.Da
 def _twins(ds: xr.Dataset, other: xr.Dataset) -> bool:
     """Whether the other's training is the same, for as long or longer, but for noise and what an arm changes."""
     first, second = parameters(ds), parameters(other)
-    changed = {"sigma", "schedule", "bias_rate", "variant", "warm_up"}
+    changed = {"sigma", "schedule", "bias_rate", "variant", "warm_up", "learning_rate"}
     free = {"epochs", "looks", "first_seed", "first_test_image"} | changed
     return differences(ds, other) <= free and second["epochs"] >= first["epochs"]
 
@@ -63,43 +96,35 @@ def over_images(arms: Mapping[str, xr.Dataset]) -> xr.DataArray:
     return xr.concat(map(error, arms.values()), names, join="inner").assign_coords(chance=chance)
 
 
-def _saved(error: xr.DataArray) -> xr.DataArray:
-    """By how much the error of each other arm is above that of the last, noise that is switched off."""
-    return error.isel(arm=slice(-1)) - error.isel(arm=-1, drop=True)
+def published_effects(arms: Arms, notebook: str) -> dict[str, Effect]:
+    """The `Effect` of each claim on arms that is registered for a notebook of `PAIRS`: errors paired over seeds."""
+    return {claim: effect_of(_compared(arms, pair)) for claim, pair in PAIRS[notebook].items()}
 
 
-def switched_off_effects(arms: Arms) -> dict[str, Effect]:
-    """The `Effect` of notebook 13's claims on noise that is switched off: errors at the end, paired."""
-    last = {title: _saved(over_images(of_set)).isel(images=-1) for title, of_set in arms.items()}
-    pairs = {"off_beats_noise": THROUGHOUT, "off_beats_none": QUIET}
-    return {
-        claim: effect_of((title, saved.sel(arm=name, drop=True)) for title, saved in last.items())
-        for claim, name in pairs.items()
-    }
+def _compared(arms: Arms, pair: Pair) -> Iterator[tuple[str, xr.DataArray]]:
+    for title, of_set in arms.items():
+        error = over_images(of_set).sel(images=slice(pair.images)).isel(images=-1)
+        for a, b in itertools.product(of_set, of_set):
+            if a.startswith(pair.first) and b.startswith(pair.second):
+                changed = a if b in (QUIET, THROUGHOUT) else b
+                yield f"{title}, {changed}", error.sel(arm=a) - error.sel(arm=b)
 
 
-def switched_off_table(arms: Arms) -> pd.DataFrame:
-    """Points of error by which noise that is switched off ends below the other arms, record by record, to read."""
+def saved_table(arms: Arms) -> pd.DataFrame:
+    """Points of error that every arm saves against training without noise, record by record, to read."""
     columns: dict[tuple[str, str], pd.Series] = {}
     for title, of_set in arms.items():
-        saved = interval_text(t_interval(100 * _saved(over_images(of_set))))
+        error = over_images(of_set)
+        saved = interval_text(t_interval(100 * (error.sel(arm=QUIET) - error.drop_sel(arm=QUIET))))
         columns |= {(title, str(name)): saved.sel(arm=name).to_series() for name in saved.arm.values}
     return pd.DataFrame(columns).dropna()  # records that all data sets have
 
 
-def changed_effects(arms: Arms) -> dict[str, Effect]:
-    """The `Effect` of each claim registered for notebook 19: error without noise minus that of an arm, at the end."""
-    settings: dict[str, list[tuple[str, xr.DataArray]]] = {claim: [] for claim in CHANGES}
-    for title, of_set in arms.items():
-        error = over_images(of_set).isel(images=-1)
-        for claim, beginnings in CHANGES.items():
-            for name in (name for name in of_set if name.startswith(beginnings)):
-                settings[claim].append((f"{title}, {name}", error.sel(arm=QUIET) - error.sel(arm=name)))
-    return {claim: effect_of(values) for claim, values in settings.items()}
-
-
 def changed_table(arms: Arms) -> pd.DataFrame:
-    """Every arm: what it saves of the error without noise, seeds that have left chance, and units that conduct."""
+    """Every arm: what it saves of the error without noise, seeds that have left chance, and units that conduct.
+
+    And the reads N (geometric mean over seeds) at the last record, if they follow training anywhere.
+    """
     rows = []
     for title, of_set in arms.items():
         error = over_images(of_set).isel(images=-1)
@@ -116,6 +141,14 @@ def changed_table(arms: Arms) -> pd.DataFrame:
                     "left chance": f"{int(escapes.escaped.sum())} of {int(escapes.ran.sum())}",
                     "after images (median)": "" if pd.isna(median) else f"{median:,.0f}",
                     "conducting units of layer 1 (%)": f"{100 * float(ds.activity.isel(epoch=-1, layer=0).mean()):.0f}",
+                    "N at the end": _reads(ds),
                 }
             )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).dropna(axis="columns", how="all").fillna("")
+
+
+def _reads(ds: xr.Dataset) -> str | None:
+    if "reads" not in ds:
+        return None
+    last = float(np.exp(np.log(ds.reads.isel(epoch=-1)).mean("seed")))
+    return "exact" if np.isinf(last) else f"{last:,.0f}"
