@@ -41,7 +41,7 @@ from .study.later import later_verdicts
 from .study.registration import FIXED
 from .study.report import conclusion, evidence, judged_rows, page
 from .sweep import pool, store
-from .sweep.inputs import BASE, NOTEBOOKS, experiment, profile_folder, profile_settings
+from .sweep.inputs import BASE, NOTEBOOKS, experiment, profile_folder, profile_settings, study_notebooks
 from .sweep.parameters import Bench, Checked, Comparison, Mechanism, Oracles, Summary, Sweep
 from .sweep.runs import OtherExperiment, complete_store
 from .validation import validated
@@ -112,7 +112,7 @@ def _figures(profile: str, fallback: str | None, scheduler: str | None, fresh: b
 @commands.command("notebooks", short_help="Renew the committed notebooks.")
 def _notebooks() -> None:
     """Re-execute the committed notebooks in place, and renew what `records` renews."""
-    for path in sorted(NOTEBOOKS.glob("*.ipynb")):
+    for path in study_notebooks():
         execute(path, path, {})
         print(f"executed {path.relative_to(CHECKOUT)}")
     _renew()

@@ -24,7 +24,7 @@ from .files import CHECKOUT, StoreError
 from .study.registration import registered_claims
 from .study.report import SWEEPS
 from .sweep import store
-from .sweep.inputs import BASE, EXPERIMENTS, NOTEBOOKS, experiment
+from .sweep.inputs import BASE, EXPERIMENTS, NOTEBOOKS, experiment, study_notebooks
 from .sweep.parameters import Summary
 
 FIGURES = CHECKOUT / "results" / "figures.json"
@@ -54,8 +54,8 @@ def figure_manifest(profiles: tuple[str, ...]) -> list[dict[str, Any]]:
     """
     root = CHECKOUT / "results"
     commits = {path: _commits(path) for profile in profiles for path in sorted((root / profile).glob("*.nc"))}
-    words = {digest: text for path in NOTEBOOKS.glob("*.ipynb") for digest, text in _shown(path).items()}
-    reads = {path: _reads(path) for path in NOTEBOOKS.glob("*.ipynb")}
+    words = {digest: text for path in study_notebooks() for digest, text in _shown(path).items()}
+    reads = {path: _reads(path) for path in study_notebooks()}
     figures = []
     for png in sorted(path for profile in profiles for path in (root / profile / "figures").glob("*.png")):
         profile, number = png.parent.parent.name, png.name.partition("_")[0]
@@ -136,7 +136,7 @@ def schemas() -> dict[Path, str]:
     }  # fmt: skip
     patterns: dict[str, list[str]] = {name: [] for name in written}
     patterns["base"].append(f"params/*/{BASE}")
-    for path in sorted(NOTEBOOKS.glob("*.ipynb")):
+    for path in study_notebooks():
         patterns[experiment(path).__name__].append(f"params/*/{path.stem}.yaml")
     files = {folder / f"{name}.schema.json": as_json(schema) for name, schema in written.items()}
     return files | {SETTINGS: as_json({"yaml.schemas": {f"./params/{n}.schema.json": p for n, p in patterns.items()}})}

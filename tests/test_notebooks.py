@@ -24,8 +24,22 @@ from epkit.sweep.parameters import Summary
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
-NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+NOTEBOOKS = inputs.study_notebooks()
 NAMES = [path.stem for path in NOTEBOOKS]
+
+
+def test_what_a_reader_copies_is_not_of_the_study(tmp_path, monkeypatch):
+    """`make notebooks` would write into it, and `make records` would not know which of the two draws a figure."""
+    for name in (
+        "03_clt_scaling",
+        "02_critical_limit",
+        "02_critical_limit-Copy1",
+        "02_critical_limit.failed",
+        "[mine]",
+    ):
+        (tmp_path / f"{name}.ipynb").touch()
+    monkeypatch.setattr(inputs, "NOTEBOOKS", tmp_path)
+    assert [path.stem for path in inputs.study_notebooks()] == ["02_critical_limit", "03_clt_scaling"]
 
 
 def parameters_cell(path):

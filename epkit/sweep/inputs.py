@@ -7,6 +7,7 @@ numbers, all of which YAML 1.1, PyYAML's own dialect, reads otherwise.
 from __future__ import annotations
 
 import ast
+import glob
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -31,6 +32,11 @@ EXPERIMENTS: dict[str, type[BaseModel]] = {
 BASE = "base.yaml"  # what the notebooks of a profile share
 HOW = ("profile", "scheduler")  # a parameters cell's names that say how to compute, not what
 MERGED = ("base", "check")  # settings whose entries replace those of the file one by one
+
+
+def study_notebooks() -> list[Path]:
+    """The study's notebooks in order: those of which a profile has parameters, and no copies that a reader has made."""
+    return sorted(p for p in NOTEBOOKS.glob("*.ipynb") if any(CHECKOUT.glob(f"params/*/{glob.escape(p.stem)}.yaml")))
 
 
 class _Strict(yaml.SafeLoader):
