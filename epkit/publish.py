@@ -122,13 +122,16 @@ def schemas() -> dict[Path, str]:
     """
     folder = CHECKOUT / "params"
     written: dict[str, Any] = {name: _schema(model) for name, model in EXPERIMENTS.items()}
-    variants: dict[str, list] = {}
+    variants: dict[str, dict[str, Any]] = {}
     for schema in written.values():
         for field, allowed in schema["properties"].items():
-            plain = {key: value for key, value in allowed.items() if key != "default"}
-            if plain not in variants.setdefault(field, []):
-                variants[field].append(plain)
-    shared = {field: found[0] if len(found) == 1 else {"anyOf": found} for field, found in variants.items()}
+            words = {key: value for key, value in allowed.items() if key != "default"}
+            rule = as_json({key: value for key, value in words.items() if key != "description"})
+            variants.setdefault(field, {}).setdefault(rule, words)
+    shared = {
+        field: next(iter(found.values())) if len(found) == 1 else {"anyOf": [*found.values()]}
+        for field, found in variants.items()
+    }
     definitions = {name: value for schema in written.values() for name, value in schema.get("$defs", {}).items()}
     written["base"] = {
         "$schema": DIALECT, "title": BASE, "description": "What the notebooks of a profile share.", "type": "object",
@@ -149,7 +152,8 @@ def _schema(model: type[BaseModel]) -> dict[str, Any]:
         part.pop("required", None)
     schema.setdefault("properties", {})
     if "base" in schema["properties"]:  # a mapping of anything to pydantic, which checks it where it is merged
-        schema["properties"]["base"] = {"$ref": "#/$defs/Sweep", "description": "What each network has by default."}
+        words = schema["properties"]["base"]["description"]
+        schema["properties"]["base"] = {"$ref": "#/$defs/Sweep", "description": words}
     return {"$schema": DIALECT} | schema
 
 

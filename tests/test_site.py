@@ -137,6 +137,15 @@ def test_schemas_are_those_of_the_models():
 PARAMETERS = sorted((ROOT / "params").glob("*/*.yaml"))
 
 
+def test_editors_can_say_what_every_parameter_is():
+    for path, text in publish.schemas().items():
+        schema = json.loads(text)
+        for name, model in {path.name: schema, **schema.get("$defs", {})}.items():
+            for field, allowed in model.get("properties", {}).items():
+                said = [allowed] if "description" in allowed else allowed.get("anyOf", [{}])
+                assert all("description" in variant for variant in said), f"{path.name}, {name}: {field}"
+
+
 def schema_of(path: Path) -> dict:
     """The schema that the settings for editors give to a parameter file."""
     settings = json.loads(publish.SETTINGS.read_text(encoding="utf-8"))["yaml.schemas"]

@@ -57,19 +57,24 @@ FileName = Annotated[str, Field(pattern=r"^[0-9A-Za-z][0-9A-Za-z._-]{0,99}$")]  
 
 
 class Parameters(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    # The texts below fields are what editors show of them, through the schemas of `publish.schemas`.
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 class Following(Parameters):
     """How a read-out follows training, see `epkit.Schedule` and `epkit.Adaptive`; N begins with `samples`."""
 
-    # Noise until as many `images`, or after them; N doubled, or raised by `samples`, after every `images`; or N doubled
-    # where a measurement after every `images` finds the signal to noise below `bound`.
     rule: Literal["until", "after", "doubling", "growing", "adaptive"] | None = None
+    """Noise until as many `images`, or after them; or N doubled, or raised by `samples`, after every so many;
+    or doubled where a measurement after every so many finds the signal to noise below `bound`."""
     images: Count | None = None
+    """Of the rule."""
     bound: Positive | None = None
-    layers: Annotated[list[Count], Field(min_length=1), Axis] | None = None  # whose reads are noisy; None: all
-    updates: Annotated[list[Count | Literal["biases"]], Field(min_length=1)] | None = None  # from noisy reads
+    """Of the rule adaptive: least ratio of signal to noise in the estimate of the second layer's gradient."""
+    layers: Annotated[list[Count], Field(min_length=1), Axis] | None = None
+    """Layers of units whose reads are noisy. Default: all."""
+    updates: Annotated[list[Count | Literal["biases"]], Field(min_length=1)] | None = None
+    """Layers of conductances, or biases, that are updated from noisy reads. Default: all."""
 
     @model_validator(mode="after")
     def _possible(self) -> Following:
@@ -84,14 +89,23 @@ class Reading(Parameters):
     """What a read errs by if not white noise: a kind, at an rms error of sigma (`readouts.of_kind`), or a preset."""
 
     kind: Kind | None = None
-    volts: Positive | None = None  # rms voltage at which relative noise and gain make errors of sigma
-    lsb: Positive | None = None  # V, step of a converter behind it; None: none, or that of the kind converter
-    bits: Annotated[StrictInt, Field(ge=1, le=24)] | None = None  # of the kind converter, at a sigma of 0; needs spans
-    spans: Annotated[list[Span], Field(min_length=1)] | None = None  # V, of the converter, one a layer; None: no ends
-    mean_lsb: Positive | None = None  # V, of the converter of the phases' mean; None: exact
-    differential: Literal[True] | None = None  # the difference of the phases is converted; None: both phases
-    preset: PresetName | None = None  # of `readouts.preset`, at a sigma of 0
-    full_scale: Positive | None = None  # V, of the preset; None: its own
+    """What the read-out errs by, at an rms error of sigma."""
+    volts: Positive | None = None
+    """V, rms voltage at which relative noise and gain make errors of sigma."""
+    lsb: Positive | None = None
+    """V, step of a converter behind it. Default: none, or that of the kind converter."""
+    bits: Annotated[StrictInt, Field(ge=1, le=24)] | None = None
+    """Of the kind converter, at a sigma of 0; needs spans."""
+    spans: Annotated[list[Span], Field(min_length=1)] | None = None
+    """V, low and high ends of the converter, one pair a layer. Default: no ends."""
+    mean_lsb: Positive | None = None
+    """V, step of the converter of the phases' mean. Default: exact."""
+    differential: Literal[True] | None = None
+    """The difference of the phases is converted. Default: both phases."""
+    preset: PresetName | None = None
+    """A circuit's read-out, of `readouts.preset`, at a sigma of 0."""
+    full_scale: Positive | None = None
+    """V, of the preset. Default: its own."""
 
     @model_validator(mode="after")
     def _possible(self) -> Reading:
@@ -121,37 +135,59 @@ class Network(Parameters):
     """
 
     hidden: Annotated[list[Width], Field(min_length=1)] = [128, 128, 128]
-    input_gain: Positive = 1100.0  # A, volts per unit of pixel
-    beta: Positive = 0.7  # nudging conductance
-    iterations: Count = 6  # of each phase
+    """Units of the hidden layers; half of a layer's diodes point each way."""
+    input_gain: Positive = 1100.0
+    """A, volts per unit of pixel."""
+    beta: Positive = 0.7
+    """Nudging conductance (S)."""
+    iterations: Count = 6
+    """Of a phase."""
     estimator: Estimator = "centered"
+    """From which phases the gradient is estimated."""
     batch_size: Count = 8
+    """Images an update."""
     epochs: Count = 6
-    train_images: Count = 8000  # what KMNIST's t10k split holds; the same for every data set
+    """Passes over the training images."""
+    train_images: Count = 8000
+    """The default is what KMNIST's t10k split holds; the same for every data set."""
     test_images: Count = 2000
-    validation_images: Count | None = None  # training images set apart, on which choices are made; None: no such error
-    first_test_image: Place | None = None  # in the fixed order of `data.load`; None: 0
-    first_validation_image: Place | None = None  # likewise among the training images; None: after those trained on
-    decay: Annotated[Number, Field(gt=0, le=1)] = 0.99  # of the learning rate, each epoch
+    """Images that a record's test error is of."""
+    validation_images: Count | None = None
+    """Training images set apart, on which choices are made. Default: none, and no such error."""
+    first_test_image: Place | None = None
+    """In the fixed order of `data.load`. Default: 0."""
+    first_validation_image: Place | None = None
+    """Likewise among the training images. Default: after those trained on."""
+    decay: Annotated[Number, Field(gt=0, le=1)] = 0.99
+    """Factor to the learning rates after each epoch."""
     bias_rate: Annotated[Number, Field(ge=0)] = 1.0
+    """Learning rate of biases over that of their layer's conductances."""
     dtype: Literal["float32", "float64"] = "float32"
-    # Records an epoch, each with a look at response, signal-to-noise and conductances; None records the error alone.
+    """Of the simulation."""
     looks: Count | None = None
-    # Learning rate of each layer at eta = 1; None takes `relative_rates`, the rates that suit an untrained network.
+    """Records an epoch, with a look at response, signal to noise and conductances. Default: the error alone, once."""
     rates: list[Positive] | None = None
-    # How N, or where noise enters, follows training; None: always and everywhere alike.
+    """Learning rate of each layer at eta = 1. Default: `relative_rates`, which suit an untrained network."""
     schedule: Following | None = None
-    readout: Reading | None = None  # what a read errs by; None: white noise
-    warm_up: Count | None = None  # images over which the learning rates rise from 0; None: none
-    variant: Literal["raised", "spread", "exponential", "leaky"] | None = None  # of the network, see `ep.variants`
-    # Another network than the deep resistive one, see `epkit.networks`; its input_gain is another, too.
+    """How N, or where noise enters, follows training. Default: always and everywhere alike."""
+    readout: Reading | None = None
+    """What a read errs by. Default: white noise."""
+    warm_up: Count | None = None
+    """Images over which the learning rates rise from 0. Default: none."""
+    variant: Literal["raised", "spread", "exponential", "leaky"] | None = None
+    """Of the network, see `ep.variants`."""
     network: Literal["hopfield", "convolutional"] | None = None
-    relaxation_noise: Positive | None = None  # added to each pre-activation at each step; of the network hopfield
-    nudged_iterations: Count | None = None  # of the nudged phases; None: as many as of the free one
-    optimiser: Literal["momentum", "adam"] | None = None  # None: gradient descent
-    cold: Literal[True] | None = None  # both phases that are compared start at zero; None: at the free state
-    # Another realisation of data order and noise, with the same initial conductances; None: that of the seed itself.
+    """Another network than the deep resistive one, see `epkit.networks`; its input_gain is another, too."""
+    relaxation_noise: Positive | None = None
+    """Added to each pre-activation at each step; of the network hopfield."""
+    nudged_iterations: Count | None = None
+    """Of the nudged phases. Default: as many as of the free one."""
+    optimiser: Literal["momentum", "adam"] | None = None
+    """Default: gradient descent."""
+    cold: Literal[True] | None = None
+    """Both phases that are compared start at zero. Default: at the free state."""
     realisation: Count | None = None
+    """Another data order and noise, with the same initial conductances. Default: that of the seed itself."""
 
     def _check(self, names: Sequence[str], members: int) -> None:
         """ValueError where fields exclude one another, or ask for more than the data sets or the machine have."""
@@ -215,12 +251,19 @@ class Sweep(Network):
     """A grid of training runs: the lists are its axes."""
 
     dataset: Annotated[list[DatasetName], Field(min_length=1), Axis]
-    sigma: Annotated[list[Annotated[Number, Field(ge=0)]], Field(min_length=1), Axis]  # volts, of one read-out
+    """Data sets."""
+    sigma: Annotated[list[Annotated[Number, Field(ge=0)]], Field(min_length=1), Axis]
+    """V, standard deviation of the noise of a read."""
     samples: Annotated[list[Count], Field(min_length=1), Axis] = [1]
+    """N, reads that are averaged."""
     averaging: Annotated[list[Averaging], Field(min_length=1), Axis] = ["shortcut"]
-    learning_rate: Annotated[list[Positive], Field(min_length=1), Axis] = [0.02]  # eta of `relative_rates`
-    seeds: Count = 3  # how many, from the first on
-    first_seed: Place | None = None  # None: 0
+    """Whether the mean of N reads is drawn at once, as sigma / sqrt(N), or read by read."""
+    learning_rate: Annotated[list[Positive], Field(min_length=1), Axis] = [0.02]
+    """Eta: factor to `rates`, or to `relative_rates`."""
+    seeds: Count = 3
+    """How many, from the first on."""
+    first_seed: Place | None = None
+    """Default: 0."""
 
     @model_validator(mode="after")
     def _possible(self) -> Sweep:
@@ -248,8 +291,11 @@ class Comparison(Parameters):
     """
 
     base: dict[str, Any] = {}
+    """What each network has unless it says otherwise."""
     networks: Annotated[dict[FileName, Sweep], Field(min_length=1)]
+    """By name, with what differs from the base."""
     compute: list[str] | None = None
+    """Names of networks to compute where their store lacks runs. Default: all."""
 
     @model_validator(mode="before")
     @classmethod
@@ -282,6 +328,7 @@ class Checked(Sweep):
     """
 
     check: Sweep | None = None
+    """The second sweep, with what differs from the first."""
 
     @model_validator(mode="before")
     @classmethod
@@ -300,7 +347,9 @@ class Published(Comparison):
     """Notebook 00: networks of the literature, and what was reported of them."""
 
     reported_error: dict[str, Share]
+    """Of each network, a fraction of 1."""
     reported_epochs: dict[str, Count]
+    """After which it was reported."""
 
     @model_validator(mode="after")
     def _reported_of_each(self) -> Published:
@@ -315,10 +364,15 @@ class Mechanism(Network):
     """Notebook 01: one network looked at closely."""
 
     dataset: DatasetName
+    """A data set."""
     learning_rate: Positive = 0.02
-    betas: Annotated[list[Positive], Field(min_length=2), Axis]  # of the gradient check, S
-    check_images: Count = 8  # of the gradient check
-    check_iterations: Count = 100  # the distance to the steady state shrinks about fivefold in each
+    """Eta: factor to `rates`, or to `relative_rates`."""
+    betas: Annotated[list[Positive], Field(min_length=2), Axis]
+    """S, of the gradient check."""
+    check_images: Count = 8
+    """Of the gradient check."""
+    check_iterations: Count = 100
+    """Of the gradient check; the distance to the steady state shrinks about fivefold in each."""
 
     @model_validator(mode="after")
     def _possible(self) -> Mechanism:
@@ -336,31 +390,48 @@ class Solved(Parameters):
     """A published network, with its settings, that notebook 06 compares with exact solutions."""
 
     hidden: list[Width]
+    """Units of the hidden layers."""
     input_gain: Positive
+    """A, volts per unit of pixel."""
     beta: Positive
+    """Nudging conductance (S)."""
     iterations: Count
+    """Of a phase."""
 
 
 class Oracles(Parameters):
     """Notebook 06: the physics against exact solutions, and real diodes."""
 
     dataset: DatasetName
-    images: Count = 8  # of every mean
+    """A data set."""
+    images: Count = 8
+    """Of every mean."""
     networks: Annotated[list[Solved], Field(min_length=1)]
-    iterations: Annotated[list[Count], Field(min_length=2), Axis]  # of each phase, to stop after
-    # the network whose error over beta is shown
+    """Those compared with exact solutions."""
+    iterations: Annotated[list[Count], Field(min_length=2), Axis]
+    """Of a phase, to stop after."""
     hidden: list[Width] = [128, 128, 128]
+    """Of the network whose error over beta is shown."""
     input_gain: Positive = 1100.0
+    """Of the network whose error over beta is shown, volts per unit of pixel."""
     betas: Annotated[list[Positive], Field(min_length=2), Axis]
+    """S, of the network whose error over beta is shown."""
     check_iterations: Count = 100
-    # real diodes
+    """Of the network whose error over beta is shown."""
     diode: Literal["1N4148"] = "1N4148"
-    scales: Annotated[list[Positive], Field(min_length=1), Axis]  # of its forward voltage
+    """A real diode."""
+    scales: Annotated[list[Positive], Field(min_length=1), Axis]
+    """Factors to the real diode's forward voltage."""
     diode_hidden: list[Width] = [16, 16]
+    """Of the network with real diodes."""
     diode_gain: Positive = 100.0
-    diode_beta: Positive = 0.01  # so small that what is left is the diodes' doing
-    pool: Count = 4  # pixels a side that make one input
-    siemens: Positive = 1e-4  # conductance that W = 1 stands for
+    """Of the network with real diodes, volts per unit of pixel."""
+    diode_beta: Positive = 0.01
+    """S, of the network with real diodes; so small that what is left is the diodes' doing."""
+    pool: Count = 4
+    """Pixels a side that make an input of the network with real diodes."""
+    siemens: Positive = 1e-4
+    """S, conductance that W = 1 stands for in a circuit."""
 
     @model_validator(mode="after")
     def _possible(self) -> Oracles:
@@ -383,13 +454,21 @@ class Bench(Parameters):
     """Notebook 15: signals of untrained networks over gain and nudge, and what stored sweeps say of errors."""
 
     layouts: Annotated[dict[DatasetName, list[Annotated[list[Width], Field(min_length=1)]]], Field(min_length=1)]
-    gains: Annotated[list[Positive], Field(min_length=2), Axis]  # input gain over target
-    betas: Annotated[list[Positive], Field(min_length=2), Axis]  # S
-    iterations: Count = 6  # of each phase
+    """Of a data set, the units of the hidden layers of networks."""
+    gains: Annotated[list[Positive], Field(min_length=2), Axis]
+    """Input gain over the target's voltage."""
+    betas: Annotated[list[Positive], Field(min_length=2), Axis]
+    """Nudging conductances (S)."""
+    iterations: Count = 6
+    """Of a phase."""
     images: Annotated[Count, Field(ge=2)] = 256
-    units: Count = 1536  # hidden ones of all the untrained networks that a mean is of: a wide network is its own mean
-    profiles: list[FileName] = []  # whose stored sweeps are listed
-    board: FileName = "designer"  # a file of boards/
+    """Of every mean."""
+    units: Count = 1536
+    """Hidden ones of all the untrained networks that a mean is of: a wide network is its own mean."""
+    profiles: list[FileName] = []
+    """Whose stored sweeps are listed."""
+    board: FileName = "designer"
+    """A file of boards/."""
 
     @model_validator(mode="after")
     def _possible(self) -> Bench:
