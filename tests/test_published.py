@@ -82,6 +82,11 @@ def test_what_helps_early_and_what_it_costs_late_are_asked_apart():
         "no noise": "", "noise throughout": "", "growing N": "", "adaptive N, bound 1": "8",
         "warm-up of 100 images to 2 x the rates": "",
     }  # fmt: skip
+    figure = figures.reads_over_images(arms, stores)
+    (ax,), (legend,) = figure.axes, figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["adaptive N, bound 1"]
+    np.testing.assert_array_equal(ax.lines[-1].get_ydata(), reads)
+    plt.close(figure)
 
 
 def test_the_planted_answers_are_read():

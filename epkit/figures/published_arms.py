@@ -1,0 +1,53 @@
+"""The figures of the published network's arms, in notebooks 13, 19 and 20."""
+
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from ..study.plateau import images_seen
+from ..study.published import Arms, over_images
+from . import canvas
+
+SIZE = (4.0, 3.2)
+
+
+def arms_over_images(arms: Arms, stores: canvas.Stores, title: str) -> Figure:
+    """Test error over images seen, a panel a data set, a colour an arm of `study.published_arms`, a thin line a seed.
+
+    `stores`: those of the arms, which say what was trained.
+    """
+    looks = _looks(arms)
+    figure, axes, _ = canvas.grid(len(arms), 3, SIZE)
+    for ax, (data_set, of_set) in zip(axes, arms.items(), strict=True):
+        error = over_images(of_set)
+        for name in of_set:
+            runs = error.sel(arm=name).transpose("images", "seed").rename(images="epoch")
+            canvas.runs_and_mean(ax, error.images / 1000, runs, looks[name]["color"], 0.8, 0.5, 2)
+        canvas.error_axis(ax, float(error.chance))
+        ax.set(xlabel="training images seen (thousands)", xlim=(0, None))
+        ax.set_title(canvas.literally(data_set), fontsize="medium")
+    canvas.key(figure, looks)
+    return canvas.finish_several(figure, title, stores, "thin: seeds; thick: their mean")
+
+
+def reads_over_images(arms: Arms, stores: canvas.Stores) -> Figure:
+    """Reads N over images seen of the arms whose reads follow training, in the panels and colours of their errors."""
+    looks = _looks(arms)
+    figure, axes, _ = canvas.grid(len(arms), 3, SIZE)
+    drawn = {}
+    for ax, (data_set, of_set) in zip(axes, arms.items(), strict=True):
+        for name, ds in of_set.items():
+            if "reads" in ds and np.isfinite(ds.reads).all():
+                runs = ds.reads.transpose("epoch", "seed")
+                canvas.runs_and_mean(ax, images_seen(ds) / 1000, runs, looks[name]["color"], 0.8, 0.5, 2)
+                drawn[name] = looks[name]
+        ax.set(xlabel="training images seen (thousands)", xlim=(0, None), yscale="log", ylabel="reads averaged, N")
+        ax.set_title(canvas.literally(data_set), fontsize="medium")
+    canvas.key(figure, drawn)
+    return canvas.finish_several(figure, "Reads that follow training", stores, "thin: seeds; thick: their mean")
+
+
+def _looks(arms: Arms) -> dict[str, dict[str, Any]]:
+    names = dict.fromkeys(name for of_set in arms.values() for name in of_set)
+    return {name: {"color": f"C{number}", "lw": 2} for number, name in enumerate(names)}
