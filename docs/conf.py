@@ -47,6 +47,7 @@ autodoc_typehints_format = "short"
 napoleon_google_docstring = True
 python_use_unqualified_type_names = True
 nitpicky = True
+suppress_warnings = ["ref.python"]  # of several targets: dimensions in shapes have the names of parameters
 # Types of other libraries, whose own pages can't be asked without a network; and names for types, which are spelt out.
 nitpick_ignore_regex = [("py:.*", r"(?!epkit\.).*"), ("py:.*", r"epkit\..*\.(_\w+|Key|Model|Operation|Stores)")]
 
