@@ -70,11 +70,11 @@ class Following(Parameters):
     images: Count | None = None
     """Of the rule."""
     bound: Positive | None = None
-    """Of the rule adaptive: least ratio of signal to noise in the estimate of the second layer's gradient."""
+    """Of the rule adaptive, the least ratio of signal to noise in the estimate of the second layer's gradient."""
     layers: Annotated[list[Count], Field(min_length=1), Axis] | None = None
-    """Layers of units whose reads are noisy. Default: all."""
+    """Layers of units whose reads are noisy; by default all."""
     updates: Annotated[list[Count | Literal["biases"]], Field(min_length=1)] | None = None
-    """Layers of conductances, or biases, that are updated from noisy reads. Default: all."""
+    """Layers of conductances, or biases, that are updated from noisy reads; by default all."""
 
     @model_validator(mode="after")
     def _possible(self) -> Following:
@@ -93,19 +93,19 @@ class Reading(Parameters):
     volts: Positive | None = None
     """V, rms voltage at which relative noise and gain make errors of sigma."""
     lsb: Positive | None = None
-    """V, step of a converter behind it. Default: none, or that of the kind converter."""
+    """V, step of a converter behind it; by default none, or that of the kind converter."""
     bits: Annotated[StrictInt, Field(ge=1, le=24)] | None = None
     """Of the kind converter, at a sigma of 0; needs spans."""
     spans: Annotated[list[Span], Field(min_length=1)] | None = None
-    """V, low and high ends of the converter, one pair a layer. Default: no ends."""
+    """V, low and high ends of the converter, one pair a layer; by default no ends."""
     mean_lsb: Positive | None = None
-    """V, step of the converter of the phases' mean. Default: exact."""
+    """V, step of the converter of the phases' mean; by default exact."""
     differential: Literal[True] | None = None
-    """The difference of the phases is converted. Default: both phases."""
+    """The difference of the phases is converted; by default both phases."""
     preset: PresetName | None = None
     """A circuit's read-out, of `readouts.preset`, at a sigma of 0."""
     full_scale: Positive | None = None
-    """V, of the preset. Default: its own."""
+    """V, of the preset; by default its own."""
 
     @model_validator(mode="after")
     def _possible(self) -> Reading:
@@ -141,7 +141,7 @@ class Network(Parameters):
     beta: Positive = 0.7
     """Nudging conductance (S)."""
     iterations: Count = 6
-    """Of a phase."""
+    """Iterations of a phase."""
     estimator: Estimator = "centered"
     """From which phases the gradient is estimated."""
     batch_size: Count = 8
@@ -153,11 +153,11 @@ class Network(Parameters):
     test_images: Count = 2000
     """Images that a record's test error is of."""
     validation_images: Count | None = None
-    """Training images set apart, on which choices are made. Default: none, and no such error."""
+    """Training images set apart, on which choices are made; by default none, and no such error."""
     first_test_image: Place | None = None
-    """In the fixed order of `data.load`. Default: 0."""
+    """In the fixed order of `data.load`; by default 0."""
     first_validation_image: Place | None = None
-    """Likewise among the training images. Default: after those trained on."""
+    """Likewise among the training images; by default after those trained on."""
     decay: Annotated[Number, Field(gt=0, le=1)] = 0.99
     """Factor to the learning rates after each epoch."""
     bias_rate: Annotated[Number, Field(ge=0)] = 1.0
@@ -165,15 +165,15 @@ class Network(Parameters):
     dtype: Literal["float32", "float64"] = "float32"
     """Of the simulation."""
     looks: Count | None = None
-    """Records an epoch, with a look at response, signal to noise and conductances. Default: the error alone, once."""
+    """Records an epoch, with a look at response, signal to noise and conductances; by default the error alone, once."""
     rates: list[Positive] | None = None
-    """Learning rate of each layer at eta = 1. Default: `relative_rates`, which suit an untrained network."""
+    """Learning rate of each layer at eta = 1; by default its `relative_rates`, which suit an untrained network."""
     schedule: Following | None = None
-    """How N, or where noise enters, follows training. Default: always and everywhere alike."""
+    """How N, or where noise enters, follows training; by default always and everywhere alike."""
     readout: Reading | None = None
-    """What a read errs by. Default: white noise."""
+    """What a read errs by; by default white noise."""
     warm_up: Count | None = None
-    """Images over which the learning rates rise from 0. Default: none."""
+    """Images over which the learning rates rise from 0; by default none."""
     variant: Literal["raised", "spread", "exponential", "leaky"] | None = None
     """Of the network, see `ep.variants`."""
     network: Literal["hopfield", "convolutional"] | None = None
@@ -181,13 +181,13 @@ class Network(Parameters):
     relaxation_noise: Positive | None = None
     """Added to each pre-activation at each step; of the network hopfield."""
     nudged_iterations: Count | None = None
-    """Of the nudged phases. Default: as many as of the free one."""
+    """Iterations of the nudged phases; by default as many as of the free one."""
     optimiser: Literal["momentum", "adam"] | None = None
-    """Default: gradient descent."""
+    """What is made of the estimates; by default plain gradient descent."""
     cold: Literal[True] | None = None
-    """Both phases that are compared start at zero. Default: at the free state."""
+    """Both phases that are compared start at zero; by default at the free state."""
     realisation: Count | None = None
-    """Another data order and noise, with the same initial conductances. Default: that of the seed itself."""
+    """Another data order and noise, with the same initial conductances; by default that of the seed itself."""
 
     def _check(self, names: Sequence[str], members: int) -> None:
         """ValueError where fields exclude one another, or ask for more than the data sets or the machine have."""
@@ -259,11 +259,11 @@ class Sweep(Network):
     averaging: Annotated[list[Averaging], Field(min_length=1), Axis] = ["shortcut"]
     """Whether the mean of N reads is drawn at once, as sigma / sqrt(N), or read by read."""
     learning_rate: Annotated[list[Positive], Field(min_length=1), Axis] = [0.02]
-    """Eta: factor to `rates`, or to `relative_rates`."""
+    """Eta, a factor to `rates`, or to `relative_rates`."""
     seeds: Count = 3
     """How many, from the first on."""
     first_seed: Place | None = None
-    """Default: 0."""
+    """The first seed; by default 0."""
 
     @model_validator(mode="after")
     def _possible(self) -> Sweep:
@@ -295,7 +295,7 @@ class Comparison(Parameters):
     networks: Annotated[dict[FileName, Sweep], Field(min_length=1)]
     """By name, with what differs from the base."""
     compute: list[str] | None = None
-    """Names of networks to compute where their store lacks runs. Default: all."""
+    """Names of networks to compute where their store lacks runs; by default all."""
 
     @model_validator(mode="before")
     @classmethod
@@ -366,7 +366,7 @@ class Mechanism(Network):
     dataset: DatasetName
     """A data set."""
     learning_rate: Positive = 0.02
-    """Eta: factor to `rates`, or to `relative_rates`."""
+    """Eta, a factor to `rates`, or to `relative_rates`."""
     betas: Annotated[list[Positive], Field(min_length=2), Axis]
     """S, of the gradient check."""
     check_images: Count = 8
@@ -396,7 +396,7 @@ class Solved(Parameters):
     beta: Positive
     """Nudging conductance (S)."""
     iterations: Count
-    """Of a phase."""
+    """Iterations of a phase."""
 
 
 class Oracles(Parameters):
@@ -409,7 +409,7 @@ class Oracles(Parameters):
     networks: Annotated[list[Solved], Field(min_length=1)]
     """Those compared with exact solutions."""
     iterations: Annotated[list[Count], Field(min_length=2), Axis]
-    """Of a phase, to stop after."""
+    """Iterations of a phase, to stop after."""
     hidden: list[Width] = [128, 128, 128]
     """Of the network whose error over beta is shown."""
     input_gain: Positive = 1100.0
@@ -460,11 +460,11 @@ class Bench(Parameters):
     betas: Annotated[list[Positive], Field(min_length=2), Axis]
     """Nudging conductances (S)."""
     iterations: Count = 6
-    """Of a phase."""
+    """Iterations of a phase."""
     images: Annotated[Count, Field(ge=2)] = 256
     """Of every mean."""
     units: Count = 1536
-    """Hidden ones of all the untrained networks that a mean is of: a wide network is its own mean."""
+    """Hidden ones of all the untrained networks that a mean is of; a wide network is its own mean."""
     profiles: list[FileName] = []
     """Whose stored sweeps are listed."""
     board: FileName = "designer"
