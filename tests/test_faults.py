@@ -483,7 +483,8 @@ def test_interrupting_a_cell(tmp_path, undisturbed, counted):
     )
     try:
         cell = f"import faulty, pathlib; ds = faulty.sweep(faulty.PARAMETERS, pathlib.Path({str(path)!r}))"
-        request = client.execute(cell)
+        # Or the kernel may drop what follows the interrupted cell at once, faster than a hand is.
+        request = client.execute(cell, stop_on_error=False)
         log = path.with_suffix(".log")
         until(lambda: log.exists() and len(log.read_text().splitlines()) >= 5)
         manager.interrupt_kernel()
