@@ -53,6 +53,7 @@ def test_runs_that_are_missing_cost_nothing_that_is_known():
 def test_labels_say_how_reads_follow_training():
     assert budget.label(QUIET["quiet"]) == "no noise"
     assert budget.label(curve(1, (4,))) == "constant N"
+    assert budget.label(curve(1, (4,), schedule={"layers": [1]})) == "constant N"
     assert budget.label(curve(1, (4,), decay=0.75)) == "constant N, rates x0.75 an epoch"
     assert budget.label(curve(1, (4,), schedule={"rule": "adaptive", "images": 9, "bound": 2.0})) == (
         "adaptive N, bound 2"

@@ -27,7 +27,7 @@ ABOVE = 0.02  # of error, above that without noise: the target that costs are co
 def label(ds: xr.Dataset) -> str:
     """How a store's read-outs follow training, in words."""
     schedule, decay = parameters(ds).get("schedule", {}), parameters(ds).get("decay", 0.99)
-    rule = following(schedule) if schedule else CONSTANT if (ds.sigma > 0).any() else QUIET
+    rule = following(schedule) if "rule" in schedule else CONSTANT if (ds.sigma > 0).any() else QUIET
     return f"{rule}, rates x{decay:g} an epoch" if decay < 0.95 else rule
 
 
