@@ -49,7 +49,7 @@ def problem(
     xi = normal(streams, steps, 2, batch, sum(sizes[1:])) if noise else None
     readout = epkit.GaussianReadout(1e-3 * torch.arange(members, dtype=torch.float64)) if noise else None
     rates = 0.01 * torch.rand(layers, members, generator=generator, dtype=torch.float64)
-    block = Block(x, target, rows, torch.arange(members) % streams, xi)
+    block = Block(x, target, rows, torch.arange(members) % streams, xi, torch.linspace(0.2, 1, steps).double())
     return Problem(net, block, Rule(torch.tensor(nudge).double(), 3, rates, 0.5, readout))
 
 
@@ -65,7 +65,7 @@ def copied(given: Problem, dtype: torch.dtype = torch.float64, members: list[int
     readout = None if rule.readout is None else epkit.GaussianReadout(part(rule.readout.sigma))
     return Problem(
         net,
-        Block(x, target, block.rows, part(block.stream), xi),
+        Block(x, target, block.rows, part(block.stream), xi, block.rise.to(dtype)),
         rule._replace(nudges=rule.nudges.to(dtype), rates=part(rule.rates, 1).to(dtype), readout=readout),
     )
 
@@ -145,9 +145,9 @@ def test_other_members_change_no_bit():
 def test_cutting_into_blocks_changes_no_bit():
     whole, cut = problem(), problem()
     outcome(whole)
-    rows, noise = cut.block.rows, cut.block.noise
+    rows, noise, rise = cut.block.rows, cut.block.noise, cut.block.rise
     for part in (slice(0, 7), slice(7, 20)):
-        outcome(cut._replace(block=cut.block._replace(rows=rows[:, part], noise=noise[:, part])))
+        outcome(cut._replace(block=cut.block._replace(rows=rows[:, part], noise=noise[:, part], rise=rise[part])))
     assert all(map(torch.equal, [*whole.net.weights, *whole.net.biases], [*cut.net.weights, *cut.net.biases]))
 
 
@@ -177,6 +177,7 @@ def test_a_diverged_member_shows_and_stays_alone(threads_count, monkeypatch):
         ("target", lambda t: t[:-1], r"target has the shape \(39, 6\)"),
         ("noise", lambda xi: xi[..., :-1], r"noise has the shape"),
         ("noise", lambda xi: xi[:, :-1], r"noise has the shape"),
+        ("rise", lambda rise: rise[:-1], r"rise has the shape \(19,\): must be \(20,\)"),
         ("rows", lambda rows: rows + 1, r"rows holds numbers from 1 to 40: allowed are 0 to 39"),
         ("stream", lambda stream: stream - 1, r"stream holds numbers from -1 to -1: allowed are 0 to 0"),
     ],

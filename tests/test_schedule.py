@@ -335,7 +335,7 @@ RULES = [
 @pytest.mark.parametrize("following", RULES, ids=lambda rule: rule["rule"])
 def test_a_killed_ensemble_goes_on_from_its_checkpoint(tmp_path, monkeypatch, following):
     """With all that its records say, the number of reads among it."""
-    sweep = Sweep(**SWEEP, schedule=following, warm_up=20, looks=2)
+    sweep = Sweep(**SWEEP, schedule=following, warm_up=140, looks=2)
     group = [Point("digits", 0.05, "shortcut", 1, sigma, 0) for sigma in sweep.sigma]
 
     def trained_here(path, progress=lambda images: None):
@@ -344,7 +344,7 @@ def test_a_killed_ensemble_goes_on_from_its_checkpoint(tmp_path, monkeypatch, fo
     whole, seen = trained_here(tmp_path / "whole"), itertools.count()
 
     def stop(images):
-        if next(seen) == 7:  # in the second epoch
+        if next(seen) == 4:  # in the second epoch
             raise KeyboardInterrupt
 
     monkeypatch.setattr(ensemble, "KEEP_EVERY", 0.0)
@@ -376,7 +376,7 @@ def test_rates_rise_by_the_same_amount_at_every_step(digits, looks, which, monke
         original = getattr(engine, name)
 
         def steps(net, block, rule, original=original):
-            rates.extend([rule.rates[:, 0].tolist()] * block.rows.shape[1])
+            rates.extend((block.rise[:, None] * rule.rates[:, 0]).tolist())
             return original(net, block, rule)
 
         monkeypatch.setattr(engine, name, steps)

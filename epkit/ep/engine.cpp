@@ -47,7 +47,7 @@ struct Block {
     void* const* biases;     // of each layer (member, n_post)
     const void *x, *target;  // (n, n_0), (n, n_L)
     const void *noise, *scale;  // (stream, step, draws, 2, batch, units) and (member,), or null
-    const void *rates, *nudge;  // (layer, member), (2,)
+    const void *rates, *rise, *nudge;  // (layer, member), (step,), (2,)
     int64_t* wrong;             // (member,)
     double* cost;               // (member,)
     const Operation* operations;  // what a read-out of parts does, in place of adding noise times scale; or null
@@ -243,7 +243,9 @@ private:
         return static_cast<const T*>(b_.target) + images(k)[s] * layers_.back().units;
     }
 
-    T rate(int l) const { return static_cast<const T*>(b_.rates)[l * b_.members + m_]; }
+    T rate(int k, int l) const {
+        return static_cast<const T*>(b_.rates)[l * b_.members + m_] * static_cast<const T*>(b_.rise)[k];
+    }
 
     T nudge(int phase) const { return static_cast<const T*>(b_.nudge)[phase]; }
 
@@ -384,7 +386,7 @@ private:
             }
         for (int j = 0; j < N; ++j) {
             layer.square[p.first + j] = square[j];
-            layer.bias[p.first + j] += T(b_.bias_rate) * rate(l) * change[j];
+            layer.bias[p.first + j] += T(b_.bias_rate) * rate(k, l) * change[j];
         }
         for (int r = 0; r < 2 * batch_; ++r) {
             const T* value = reinterpret_cast<const T*>(r < batch_ ? mean + r * N : difference + (r - batch_) * N);
@@ -448,9 +450,9 @@ private:
         if (l == 0)
             update_input(k, p, n, total);
         else
-            update_inner(l, l - 1, layer.below + layers_[l - 1].units * p.first, rate(l), p, n, total);
+            update_inner(l, l - 1, layer.below + layers_[l - 1].units * p.first, rate(k, l), p, n, total);
         if (l + 1 < int(layers_.size()))
-            update_inner(l, l + 1, layer.above + layers_[l + 1].units * p.first, rate(l + 1), p, n, total);
+            update_inner(l, l + 1, layer.above + layers_[l + 1].units * p.first, rate(k, l + 1), p, n, total);
         finish(l, p, n, total, k + 1);
     }
 
@@ -498,7 +500,7 @@ private:
     template <int N> void update_input(int k, const Panel& p, Width<N>, V* total) {
         const Layer& layer = layers_[0];
         const Pixels& pixels = pixels_[k % 2];
-        const T scale = rate(0) * T(b_.gain);
+        const T scale = rate(k, 0) * T(b_.gain);
         std::vector<V> scaled(batch_ * N);
         for (int r = 0; r < batch_ * N; ++r) scaled[r] = scale * layer.read[size_t(2) * batch_ * p.first + r];
         V* w = layer.below + size_t(2) * inputs_ * p.first;
@@ -507,7 +509,7 @@ private:
             strips<N, 4>([&](int c, auto m) {
                 constexpr int M = decltype(m)::value;
                 V sum[M] = {}, square[M];
-                for (int j = 0; j < M; ++j) square[j] = rate(0) * layer.square[p.first + c + j];
+                for (int j = 0; j < M; ++j) square[j] = rate(k, 0) * layer.square[p.first + c + j];
                 for (int i = begin; i < end; ++i) {
                     V product[M] = {};
                     if (!pixels.dark[i])

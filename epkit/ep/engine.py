@@ -48,6 +48,7 @@ class Block(NamedTuple):
     rows: Int[Tensor, "stream step batch"]  # images of each step
     stream: Int[Tensor, " member"]  # which of the streams each member follows
     noise: Float[Tensor, "stream step *draws 2 batch units"] | None
+    rise: Float[Tensor, " step"]  # factor to the learning rates
 
 
 Outcome = tuple[Int[Tensor, " member"], Float[Tensor, " member"]]
@@ -105,7 +106,7 @@ def torch_steps(net: Network, block: Block, rule: Rule, take: Callable[..., Tens
 
     Returns the number of wrong predictions and the summed cost (V^2) of each member, made before each update.
     """
-    x, target, rows, stream, noise = block
+    x, target, rows, stream, noise, rise = block
     members = len(stream)
     wrong = torch.zeros(members, dtype=torch.int64, device=x.device)
     cost = torch.zeros(members, dtype=torch.float64, device=x.device)
@@ -113,7 +114,7 @@ def torch_steps(net: Network, block: Block, rule: Rule, take: Callable[..., Tens
     for k in range(rows.shape[1]):
         batch = rows[:, k] if shared else rows[stream, k]
         xi = None if noise is None else noise[:, k] if shared else noise[stream, k]
-        output = take(net, x[batch], target[batch], xi, rule)
+        output = take(net, x[batch], target[batch], xi, rule._replace(rates=rise[k] * rule.rates))
         wrong += (output.argmax(-1) != target[batch].argmax(-1)).sum(1)
         cost += 0.5 * ((output - target[batch]) ** 2).sum((1, 2))
     return wrong, cost
@@ -151,7 +152,8 @@ class _NativeBlock(ctypes.Structure):
 
     _fields_ = (
         [(name, ctypes.c_void_p) for name in ("sizes", "rows", "stream", "weights", "biases", "x", "target")]
-        + [(name, ctypes.c_void_p) for name in ("noise", "scale", "rates", "nudge", "wrong", "cost", "operations")]
+        + [(name, ctypes.c_void_p) for name in ("noise", "scale", "rates", "rise", "nudge")]
+        + [(name, ctypes.c_void_p) for name in ("wrong", "cost", "operations")]
         + [(name, ctypes.c_double) for name in ("bias_rate", "gain")]
         + [(name, ctypes.c_int64) for name in ("operation_count", "draws", "reads")]
         + [(name, ctypes.c_int64) for name in ("layers", "members", "steps", "batch", "iterations", "threads", "team")]
@@ -275,7 +277,7 @@ def native_steps(net: DeepResistiveNetwork, block: Block, rule: Rule) -> Outcome
     noisy = isinstance(rule.readout, GaussianReadout) and block.noise is not None
     scale = rule.readout.scale(members) if noisy else None  # type: ignore[union-attr]
     noise = (block.noise if noisy or operations else None, scale)
-    tensors = (block.x, block.target, *noise, rule.rates, rule.nudges)
+    tensors = (block.x, block.target, *noise, rule.rates, block.rise, rule.nudges)
     reals = [None if t is None else t.to(like).contiguous() for t in tensors]
     whole = [t.to(torch.int64).contiguous() for t in (sizes, block.rows, block.stream)]
     pointers = [(ctypes.c_void_p * layers)(*(p.data_ptr() for p in ps)) for ps in (net.weights, net.biases)]
@@ -315,7 +317,7 @@ def _check_memory(net: DeepResistiveNetwork, block: Block) -> None:
     streams, steps, batch = block.rows.shape
     images, draws = len(block.x), () if block.noise is None else block.noise.shape[2:-3]
     noise = (streams, steps, *draws, 2, batch, sum(after))
-    allowed = {"x": (images, n_0), "target": (images, after[-1]), "noise": noise}
+    allowed = {"x": (images, n_0), "target": (images, after[-1]), "noise": noise, "rise": (steps,)}
     for name, shape in allowed.items():
         if (values := getattr(block, name)) is not None and values.shape != shape:
             raise ValueError(f"{name} has the shape {tuple(values.shape)}: must be {shape}")

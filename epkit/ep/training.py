@@ -181,10 +181,8 @@ def _advance(
         of_epoch = rule._replace(rates=rule.rates * plan.decay**state.epoch)
         for block, end in _blocks(net, plan, rule.readout, state):
             images = plan.batch_size * (state.epoch * plan.records[-1] + end)
-            risen = min(1.0, images / plan.warm_up) if plan.warm_up else 1.0
-            now = of_epoch._replace(rates=of_epoch.rates * risen)
-            if follows:
-                now = now._replace(readout=_followed(net, plan, block, now, state))
+            readout = _followed(net, plan, block, of_epoch, state) if follows else rule.readout
+            now = of_epoch._replace(readout=readout)
             wrong, cost = take_steps(net, block, now)
             state.step, state.wrong, state.cost = end, state.wrong + wrong.cpu(), state.cost + cost.cpu()
             if end in plan.records:
@@ -237,7 +235,7 @@ def _read_twice(
 def _blocks(net: Network, plan: Plan, readout: Readout | None, state: State) -> Iterator[tuple[Block, int]]:
     """What is left of an epoch, in blocks of steps, each with the step that it ends at.
 
-    They end at every record, at every step of a warm-up, and where an adaptive schedule measures.
+    They end at every record, and where an adaptive schedule measures or the number of draws changes.
     """
     device, units, epoch = plan.x.device, sum(net.sizes[1:]), state.epoch
     streams = sorted(set(plan.seeds))
@@ -252,7 +250,7 @@ def _blocks(net: Network, plan: Plan, readout: Readout | None, state: State) -> 
     while begin < steps:
         reading = at(readout, plan.batch_size * (epoch * steps + begin))
         end = min((begin // length + 1) * length, next(record for record in plan.records if record > begin))
-        if plan.warm_up or isinstance(readout, Adaptive) or reading is not readout:
+        if isinstance(readout, Adaptive) or reading is not readout:
             end = next((k for k in range(begin + 1, end) if _turns(plan, readout, epoch * steps + k)), end)
         if reading is not readout:  # its draws are as many as its reads, which change: new ones for each block
             generators, first = [_generator(s, epoch, begin, 2) for s in streams], begin
@@ -267,16 +265,17 @@ def _blocks(net: Network, plan: Plan, readout: Readout | None, state: State) -> 
             if isinstance(readout, Schedule):
                 seen = [plan.batch_size * (epoch * steps + k) for k in range(begin, end)]
                 noise = readout.shaped(noise, seen, net.sizes[1:])
-        yield Block(plan.x, plan.target, order[:, begin:end], stream, noise), end
+        images = plan.batch_size * (epoch * steps + torch.arange(begin + 1, end + 1))
+        rise = (images.double() / max(1, plan.warm_up)).clamp(max=1).to(plan.x)
+        yield Block(plan.x, plan.target, order[:, begin:end], stream, noise, rise), end
         begin = end
 
 
 def _turns(plan: Plan, readout: Readout | None, steps: int) -> bool:
-    """Whether rates or reads change after so many steps."""
-    measured = isinstance(readout, Adaptive) and readout.measured_after(steps, plan.batch_size)
-    if (now := at(readout, plan.batch_size * steps)) is not readout:
-        measured = now.samples != at(readout, plan.batch_size * (steps - 1)).samples
-    return measured or (steps - 1) * plan.batch_size < plan.warm_up
+    """Whether reads change after so many steps."""
+    if isinstance(readout, Adaptive):
+        return readout.measured_after(steps, plan.batch_size)
+    return at(readout, plan.batch_size * steps).samples != at(readout, plan.batch_size * (steps - 1)).samples
 
 
 def _noise(
