@@ -1,4 +1,4 @@
-"""What the stores of notebooks 11 to 20 say of the hypotheses that were registered for them: README's table."""
+"""What the stores of notebooks 11 to 21 say of the hypotheses that were registered for them: README's table."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .families import Effect, family_rows, verdict_table
 from .hardware import hardware_effects
 from .law import fitted_constant, law_effects, law_networks
 from .plateau import Stores
-from .published import published_arms, published_effects
+from .published import PAIRS, published_arms, published_effects
 from .registration import registered_claims
 from .report import networks_of
 from .reported import reported_effects
@@ -25,17 +25,16 @@ LAW, HARNESS = "11_what_sets_the_limit", "13_harnessing_noise"
 
 def later_effects(profile: str) -> dict[str, dict[str, Effect]]:
     """The `Effect` of each hypothesis, by notebook, of those notebooks that a profile has stores of."""
-    earlier = networks_of(profile, registered_claims().escape.notebook)
+    of_arms = partial(_of_arms, profile)
     judges: dict[str, Callable[[Stores], dict[str, Effect]]] = {
         LAW: partial(_of_the_law, profile),
         "12_why_noise_helps": arm_effects,
-        HARNESS: lambda stores: budget_effects(counted(stores)) | _of_arms(earlier, HARNESS, stores),
+        HARNESS: lambda stores: budget_effects(counted(stores)) | of_arms(HARNESS, stores),
         "14_hardware_readouts": hardware_effects,
         "16_other_networks": rule_effects,
         "17_noise_in_relaxation": relaxation_effects,
         "18_the_papers_numbers": reported_effects,
-        "19_what_shortens_the_plateau": partial(_of_arms, earlier, "19_what_shortens_the_plateau"),
-        "20_early_and_late": partial(_of_arms, earlier, "20_early_and_late"),
+        **{name: partial(of_arms, name) for name in PAIRS if name != HARNESS},
     }
     return {
         name: effects
@@ -44,8 +43,10 @@ def later_effects(profile: str) -> dict[str, dict[str, Effect]]:
     }
 
 
-def _of_arms(earlier: Stores, notebook: str, stores: Stores) -> dict[str, Effect]:
-    return published_effects(published_arms(earlier, stores), notebook)
+def _of_arms(profile: str, notebook: str, stores: Stores) -> dict[str, Effect]:
+    """Of the notebook's own arms, notebook 09's and those of 13, whose noise ends."""
+    earlier, ended = (networks_of(profile, name) for name in (registered_claims().escape.notebook, HARNESS))
+    return published_effects(published_arms(earlier, dict(ended) | dict(stores)), notebook)
 
 
 def _of_the_law(profile: str, law: Stores) -> dict[str, Effect]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping
+from fnmatch import filter as matching
 from typing import NamedTuple
 
 import numpy as np
@@ -26,34 +27,44 @@ EARLY = 60_000  # images
 
 
 class Pair(NamedTuple):
-    """What a claim compares: the error of the first arm minus that of the second. Arms by how their names begin."""
+    """What a claim compares: the error of the first arm minus that of the second. Arms by patterns of `fnmatch`."""
 
     first: str
-    second: str | tuple[str, ...]
-    images: int | None = None  # the last record up to so many; None: of all
+    second: str
+    images: int | None = None  # the last record of both up to so many; None: of all
 
 
 PAIRS = {  # by notebook and claim
     "13_harnessing_noise": {
-        "off_beats_noise": Pair(THROUGHOUT, "noise until"),
-        "off_beats_none": Pair(QUIET, "noise until"),
+        "off_beats_noise": Pair(THROUGHOUT, "noise until *"),
+        "off_beats_none": Pair(QUIET, "noise until *"),
     },
     "19_what_shortens_the_plateau": {
         "layer_1": Pair(QUIET, "noise in the reads of layer 1"),
         "other_layers": Pair(QUIET, "noise in the reads of layer 2, 3, 4"),
         "still_biases": Pair(QUIET, "biases that do not learn"),
-        "larger": Pair(QUIET, ("raised", "spread")),
-        "warm_up": Pair(QUIET, "warm-up"),
+        "larger": Pair(QUIET, "* network"),
+        "warm_up": Pair(QUIET, "warm-up *"),
     },
     "20_early_and_late": {
         "growing_early": Pair(QUIET, "growing N", EARLY),
         "growing_late": Pair("growing N", QUIET),
         "growing_beats_noise": Pair(THROUGHOUT, "growing N"),
-        "adaptive_early": Pair(QUIET, "adaptive N", EARLY),
-        "adaptive_late": Pair("adaptive N", QUIET),
-        "adaptive_beats_noise": Pair(THROUGHOUT, "adaptive N"),
-        "warm_up_early": Pair(QUIET, "warm-up", EARLY),
-        "warm_up_late": Pair("warm-up", QUIET),
+        "adaptive_early": Pair(QUIET, "adaptive N*", EARLY),
+        "adaptive_late": Pair("adaptive N*", QUIET),
+        "adaptive_beats_noise": Pair(THROUGHOUT, "adaptive N*"),
+        "warm_up_early": Pair(QUIET, "warm-up *", EARLY),
+        "warm_up_late": Pair("warm-up *", QUIET),
+    },
+    "21_bold_rates": {
+        "bold_early": Pair(QUIET, "warm-up *", EARLY),
+        "bold_beats_ended": Pair("noise until * images", "warm-up *", EARLY),
+        "bold_late": Pair("warm-up *", QUIET),
+        "bold_noise": Pair("warm-up *", "noise in all reads, warm-up *", EARLY),
+        "bold_ended": Pair("warm-up *", "noise until * images, warm-up *", EARLY),
+        "adaptive_late": Pair("adaptive N*", QUIET),
+        "adaptive_beats_noise": Pair(THROUGHOUT, "adaptive N*"),
+        "bold_beats_adaptive": Pair("adaptive N*", "warm-up *"),
     },
 }
 Arms = Mapping[str, Mapping[str, xr.Dataset]]  # by title of the data set and name of the arm, (seed, epoch[, layer])
@@ -72,7 +83,9 @@ def published_arms(earlier: Stores, stores: Stores) -> dict[str, dict[str, xr.Da
             sigma = float(ds.sigma.max()) or registered_claims().escape.primary.sigma or 0.0
             noisy, quiet = with_and_without(longest, sigma)
             of_set = arms.setdefault(ds.title.item(), {QUIET: quiet, THROUGHOUT: noisy})
-            of_set[arm(ds)] = first_setting(ds).isel(sigma=-1)
+            for value in ds.sigma.values:
+                of_setting = f", {value:g} V" if ds.sizes["sigma"] > 1 else ""
+                of_set[arm(ds) + of_setting] = first_setting(ds).sel(sigma=value)
     return arms
 
 
@@ -103,11 +116,9 @@ def published_effects(arms: Arms, notebook: str) -> dict[str, Effect]:
 
 def _compared(arms: Arms, pair: Pair) -> Iterator[tuple[str, xr.DataArray]]:
     for title, of_set in arms.items():
-        error = over_images(of_set).sel(images=slice(pair.images)).isel(images=-1)
-        for a, b in itertools.product(of_set, of_set):
-            if a.startswith(pair.first) and b.startswith(pair.second):
-                changed = a if b in (QUIET, THROUGHOUT) else b
-                yield f"{title}, {changed}", error.sel(arm=a) - error.sel(arm=b)
+        for a, b in itertools.product(matching(of_set, pair.first), matching(of_set, pair.second)):
+            error = over_images({name: of_set[name] for name in (a, b)}).sel(images=slice(pair.images)).isel(images=-1)
+            yield f"{title}, {a if b in (QUIET, THROUGHOUT) else b}", error.sel(arm=a) - error.sel(arm=b)
 
 
 def saved_table(arms: Arms) -> pd.DataFrame:
