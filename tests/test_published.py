@@ -1,4 +1,4 @@
-"""What notebooks 13, 19 and 20 ask of the published network's arms, on synthetic stores whose answers are planted."""
+"""What notebooks 13 and 19 to 21 ask of the published network's arms, on synthetic stores whose answers are planted."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -87,6 +87,32 @@ def test_what_helps_early_and_what_it_costs_late_are_asked_apart():
     assert [text.get_text() for text in legend.get_texts()] == ["adaptive N, bound 1"]
     np.testing.assert_array_equal(ax.lines[-1].get_ydata(), reads)
     plt.close(figure)
+
+
+def test_arms_are_compared_as_far_as_both_have_been_trained_and_at_every_sigma():
+    bold = {"train_images": 30_000, "rates": [0.1, 0.1], "learning_rate": [16.0], "warm_up": 100}
+    plain = {"train_images": 30_000, "rates": [0.1, 0.1]}
+    ends, adaptive = {"rule": "until", "images": 10}, {"rule": "adaptive", "images": 10, "bound": 1.0}
+    stores = {
+        "ended": falls(0.2, 2, (NOISE,), epochs=5, schedule=ends, **plain),
+        "adaptive": falls(0.1, 2, (NOISE,), epochs=8, schedule=adaptive, **plain),
+        "bold": falls(0.05, 2, epochs=8, **bold),
+        "bold-noise": falls(0.02, (2, 4), (1e-5, NOISE), epochs=2, **bold),
+        "bold-ended": falls(0.03, 2, (NOISE,), epochs=2, schedule=ends, **bold),
+    }
+    stores = {
+        name: ds.assign_coords(learning_rate=[16.0]) if name.startswith("bold") else ds for name, ds in stores.items()
+    }
+    arms = study.published_arms({"long": falls(0.3, (6, 7), (0.0, NOISE), epochs=8, **plain)}, stores)
+    effects = study.published_effects(arms, "21_bold_rates")
+    assert set(effects) == set(study.registered_claims().later["21_bold_rates"].claims)
+    saved = {name: effect.values.mean("seed").round(9).values.tolist() for name, effect in effects.items()}
+    assert saved == {
+        "bold_early": [0.84], "bold_beats_ended": [0.15], "bold_late": [-0.25], "bold_noise": [0.03, -0.84],
+        "bold_ended": [0.02], "adaptive_late": [-0.2], "adaptive_beats_noise": [0.2], "bold_beats_adaptive": [0.05],
+    }  # fmt: skip
+    settings = effects["bold_noise"].values.dataset.values
+    assert [name.rpartition(", ")[-1] for name in settings] == ["1e-05 V", "5e-05 V"]
 
 
 def test_the_planted_answers_are_read():

@@ -1,4 +1,4 @@
-"""The figures of the published network's arms, in notebooks 13, 19 and 20."""
+"""The figures of the published network's arms, in notebooks 13 and 19 to 21."""
 
 from typing import Any
 

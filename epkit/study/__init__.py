@@ -53,6 +53,7 @@ from .plateau import (
     escape_table,
     first_and_longer,
     grouped,
+    images_in_all,
     images_seen,
     median_escape,
     noise_factors,
