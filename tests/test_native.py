@@ -8,6 +8,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from copy import copy
+from dataclasses import replace
 from typing import NamedTuple
 
 import pytest
@@ -31,7 +32,7 @@ class Problem(NamedTuple):
 
 
 def problem(
-    sizes=(12, 20, 34, 6), members=3, batch=4, streams=1, steps=20, nudge=(0.3, -0.3), noise=True, seed=0
+    sizes=(12, 20, 34, 6), members=3, batch=4, streams=1, steps=20, nudge=(0.3, -0.3), noise=True, updates=None, seed=0
 ) -> Problem:
     """In float64: random networks, images with exact zeros, several streams."""
     generator = torch.Generator().manual_seed(seed)
@@ -47,7 +48,7 @@ def problem(
     target = torch.eye(sizes[-1], dtype=torch.float64)[torch.randint(sizes[-1], (images,), generator=generator)]
     rows = torch.randint(images, (streams, steps, batch), generator=generator)
     xi = normal(streams, steps, 2, batch, sum(sizes[1:])) if noise else None
-    readout = epkit.GaussianReadout(1e-3 * torch.arange(members, dtype=torch.float64)) if noise else None
+    readout = epkit.Schedule(1e-3 * torch.arange(members, dtype=torch.float64), updates=updates) if noise else None
     rates = 0.01 * torch.rand(layers, members, generator=generator, dtype=torch.float64)
     block = Block(x, target, rows, torch.arange(members) % streams, xi, torch.linspace(0.2, 1, steps).double())
     return Problem(net, block, Rule(torch.tensor(nudge).double(), 3, rates, 0.5, readout))
@@ -62,7 +63,7 @@ def copied(given: Problem, dtype: torch.dtype = torch.float64, members: list[int
     net, block, rule = copy(given.net), given.block, given.rule
     net.weights, net.biases = ([part(p).to(dtype, copy=True) for p in ps] for ps in (net.weights, net.biases))
     x, target, xi = (None if t is None else t.to(dtype, copy=True) for t in (block.x, block.target, block.noise))
-    readout = None if rule.readout is None else epkit.GaussianReadout(part(rule.readout.sigma))
+    readout = None if rule.readout is None else replace(rule.readout, sigma=part(rule.readout.sigma))
     return Problem(
         net,
         Block(x, target, block.rows, part(block.stream), xi, block.rise.to(dtype)),
@@ -104,12 +105,13 @@ def fresh_library(monkeypatch, tmp_path) -> Iterator[None]:
     st.integers(1, 2),
     st.sampled_from([(0.3, -0.3), (0.3, 0.0), (0.0, -0.3)]),
     st.booleans(),
+    st.none() | st.lists(st.sampled_from([1, "biases"])),
     st.sampled_from([(torch.float64, 1e-10), (torch.float32, 1e-4)]),
 )
-def test_equals_torch(inputs, hidden, outputs, members, batch, streams, nudge, noise, precision):
+def test_equals_torch(inputs, hidden, outputs, members, batch, streams, nudge, noise, updates, precision):
     dtype, tolerance = precision
     streams = min(streams, members)
-    arguments = problem((inputs, *hidden, outputs), members, batch, streams, 20, nudge, noise)
+    arguments = problem((inputs, *hidden, outputs), members, batch, streams, 20, nudge, noise, updates)
     # A nudge as large as an output's conductance has no steady state: rounding would grow without bound.
     arguments.net.weights[-1] += 1.0
     expected = outcome(copied(arguments, dtype), torch_steps)

@@ -156,11 +156,9 @@ def test_only_the_updates_that_are_named_come_from_noisy_reads(digits, updates):
         assert not torch.equal(a, b)
     for a, b, c in zip(exact.biases, noisy.biases, mixed.biases, strict=True):
         assert torch.equal(c, b if "biases" in updates else a)
-    engine._say_once.cache_clear()
-    with pytest.warns(UserWarning, match="reads all updates from the same reads"):
-        found, history = trained(digits, epkit.Schedule(1e-2, updates=updates), engine="auto")
-    assert history.engine == "eager"
-    assert same(found, trained(digits, None)[0]) == (not updates)
+    trained_so, quiet = (trained(digits, readout)[0] for readout in (epkit.Schedule(1e-2, updates=updates), None))
+    assert same(trained_so, quiet) == (not updates)
+    assert same(trained_so, trained(digits, epkit.Schedule(1e-2, updates=updates), engine="auto")[0], 1e-9)
 
 
 def test_a_gradient_and_a_look_read_as_the_schedule_says(digits):
@@ -331,7 +329,6 @@ RULES = [
 ]
 
 
-@pytest.mark.filterwarnings("ignore:the C.. engine")
 @pytest.mark.parametrize("following", RULES, ids=lambda rule: rule["rule"])
 def test_a_killed_ensemble_goes_on_from_its_checkpoint(tmp_path, monkeypatch, following):
     """With all that its records say, the number of reads among it."""

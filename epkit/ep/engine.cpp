@@ -43,6 +43,7 @@ struct Block {
     const int64_t* sizes;    // n_0 ... n_L
     const int64_t* rows;     // (stream, step, batch): training images
     const int64_t* stream;   // (member,)
+    const int64_t* noisy;    // (layers + 1,): whether conductances, and last the biases, learn from what is read; 0 or 1
     void* const* weights;    // of each layer (member, n_pre, n_post), the first with rows [+x, -x]
     void* const* biases;     // of each layer (member, n_post)
     const void *x, *target;  // (n, n_0), (n, n_L)
@@ -174,10 +175,12 @@ template <class T> class Member {
         std::vector<Panel> panels;
         Array<V> state;                   // (2 batch, units)
         Array<int16_t> live, live_count;  // (panel, 2 batch, panel_units): units of the panel that are not 0 V
-        Array<V> bias, total, square;     // (units)
+        Array<V> bias, total;             // (units)
         Array<V> sign;                    // (units): +1 where the diode keeps v >= 0, -1 where it keeps v <= 0
-        Array<V> read;                    // (2 batch, units): scaled differences of the phases, then means
-        Array<T> column;                  // (units, 2 batch): means, then differences
+        // Of exact voltages and of those that are read, if anything learns from them.
+        Array<V> square[2];  // (units)
+        Array<V> read[2];    // (2 batch, units): scaled differences of the phases, then means
+        Array<T> column[2];  // (units, 2 batch): means, then differences
         Array<V> below, above;            // conductances to the layers below (n_pre, units), above (n_post, units)
     };
 
@@ -194,6 +197,7 @@ public:
           drive_(size_t(block.batch) * vectors(block.sizes[1])),
           free_(size_t(block.batch) * vectors(block.sizes[block.layers])) {
         layers_.resize(block.layers);
+        for (int i = 0; i <= block.layers; ++i) learned_from_[block.noisy[i]] = true;
         int item = 0;
         for (int l = 0; l < int(layers_.size()); ++l) {
             Layer& layer = layers_[l];
@@ -207,11 +211,14 @@ public:
             layer.state = Array<V>(size_t(2) * batch_ * all);
             layer.live = Array<int16_t>(size_t(panels) * 2 * batch_ * panel_units);
             layer.live_count = Array<int16_t>(size_t(panels) * 2 * batch_);
-            layer.bias = Array<V>(all), layer.total = Array<V>(all), layer.square = Array<V>(all);
+            layer.bias = Array<V>(all), layer.total = Array<V>(all);
             layer.sign = Array<V>(all);
             for (int i = 0; i < all * lanes; ++i) layer.sign[i / lanes][i % lanes] = i < units / 2 ? 1 : -1;
-            layer.read = Array<V>(size_t(2) * batch_ * all);
-            layer.column = Array<T>(size_t(units) * 2 * batch_);
+            for (int noisy = 0; noisy < 2; ++noisy) {
+                if (!learned_from_[noisy]) continue;
+                layer.square[noisy] = Array<V>(all), layer.read[noisy] = Array<V>(size_t(2) * batch_ * all);
+                layer.column[noisy] = Array<T>(size_t(units) * 2 * batch_);
+            }
             layer.below = Array<V>((l ? block.sizes[l] : 2 * block.sizes[0]) * all);
             if (l + 1 < int(layers_.size())) layer.above = Array<V>(block.sizes[l + 2] * all);
         }
@@ -232,7 +239,9 @@ public:
                 for (int l = half % 2; l <= last; l += 2) phases[l] = phases_after(l, phases, nudged);
                 barrier_.wait();
             }
-            each(thread, 0, 1, [&](int l, const Panel& p, auto n) { contrast(k, l, p, n, std::max(phases[l], 1)); });
+            for (int noisy = 0; noisy < 2; ++noisy)
+                if (learned_from_[noisy])
+                    each(thread, 0, 1, [&](int l, const Panel& p, auto n) { contrast(k, l, p, n, std::max(phases[l], 1), noisy); });
             if (thread == 0) judge(k), find_pixels(k + 1);
             barrier_.wait();
             each(thread, 0, 1, [&](int l, const Panel& p, auto n) { update(k, l, p, n); });
@@ -362,8 +371,9 @@ private:
         }
     }
 
-    // What the rule reads of a panel's voltages: differences and means of the phases; updates its biases.
-    template <int N> void contrast(int k, int l, const Panel& p, Width<N>, int phases) {
+    // What the rule reads of a panel's voltages, or their exact values: differences and means of the phases. Updates the
+    // biases that learn from them.
+    template <int N> void contrast(int k, int l, const Panel& p, Width<N>, int phases, bool noisy) {
         Layer& layer = layers_[l];
         const T scale = T(1) / ((nudge(0) - nudge(1)) * T(batch_));
         const T sigma = b_.scale ? static_cast<const T*>(b_.scale)[m_] : T(0);
@@ -372,15 +382,15 @@ private:
             if (i < l) before += layers_[i].units;
             units += layers_[i].units;
         }
-        const T* noise = static_cast<const T*>(b_.noise);
+        const T* noise = noisy ? static_cast<const T*>(b_.noise) : nullptr;
         if (noise) noise += (b_.stream[m_] * b_.steps + k) * b_.draws * 2 * batch_ * units + before;
         const V* v = layer.state + size_t(2) * batch_ * p.first;
-        V *difference = layer.read + size_t(2) * batch_ * p.first, *mean = difference + batch_ * N;
+        V *difference = layer.read[noisy] + size_t(2) * batch_ * p.first, *mean = difference + batch_ * N;
         V square[N] = {}, change[N] = {};
         for (int s = 0; s < batch_; ++s)
             for (int j = 0; j < N; ++j) {
                 V upper = v[s * N + j], lower = v[((phases - 1) * batch_ + s) * N + j];
-                if (b_.operations) {
+                if (noisy && b_.operations) {
                     read(l, p.first + j, s, noise, units, before, upper, lower);
                 } else if (noise) {
                     upper += sigma * load_vector(noise + s * units, p.first + j, layer.units);
@@ -391,12 +401,12 @@ private:
                 square[j] += m * d, change[j] += d;
             }
         for (int j = 0; j < N; ++j) {
-            layer.square[p.first + j] = square[j];
-            layer.bias[p.first + j] += T(b_.bias_rate) * rate(k, l) * change[j];
+            layer.square[noisy][p.first + j] = square[j];
+            if (b_.noisy[b_.layers] == noisy) layer.bias[p.first + j] += T(b_.bias_rate) * rate(k, l) * change[j];
         }
         for (int r = 0; r < 2 * batch_; ++r) {
             const T* value = reinterpret_cast<const T*>(r < batch_ ? mean + r * N : difference + (r - batch_) * N);
-            for (int i = 0; i < p.units; ++i) layer.column[size_t(p.unit + i) * 2 * batch_ + r] = value[i];
+            for (int i = 0; i < p.units; ++i) layer.column[noisy][size_t(p.unit + i) * 2 * batch_ + r] = value[i];
         }
     }
 
@@ -456,20 +466,24 @@ private:
         if (l == 0)
             update_input(k, p, n, total);
         else
-            update_inner(l, l - 1, layer.below + layers_[l - 1].units * p.first, rate(k, l), p, n, total);
+            update_inner(k, l, l - 1, layer.below + layers_[l - 1].units * p.first, p, n, total);
         if (l + 1 < int(layers_.size()))
-            update_inner(l, l + 1, layer.above + layers_[l + 1].units * p.first, rate(k, l + 1), p, n, total);
+            update_inner(k, l, l + 1, layer.above + layers_[l + 1].units * p.first, p, n, total);
         finish(l, p, n, total, k + 1);
     }
 
     // w -= rate (square_i + square_j - mean_i difference_j - difference_i mean_j); total += sums of the columns. Both
     // copies of a layer's conductances add the same terms in the same order.
-    template <int N> void update_inner(int l, int other, V* w, T rate, const Panel& p, Width<N>, V* total) {
+    template <int N> void update_inner(int k, int l, int other, V* w, const Panel& p, Width<N>, V* total) {
         const Layer &layer = layers_[l], &from = layers_[other];
-        const V *difference = layer.read + size_t(2) * batch_ * p.first, *mean = difference + batch_ * N;
+        const int between = l < other ? other : l;
+        const int64_t noisy = b_.noisy[between];
+        const T eta = rate(k, between);
+        const V* squares = layer.square[noisy] + p.first;
+        const V *difference = layer.read[noisy] + size_t(2) * batch_ * p.first, *mean = difference + batch_ * N;
         const int first = other < l ? 0 : batch_, second = batch_ - first;
         if (other > l) std::swap(difference, mean);
-        const T* row_square = reinterpret_cast<const T*>(from.square + 0);
+        const T* row_square = reinterpret_cast<const T*>(from.square[noisy] + 0);
         for (int begin = 0; begin < from.units; begin += panel_units) {
             const int end = begin + panel_units < from.units ? begin + panel_units : from.units;
             strips<N, 2>([&](int c, auto m) {
@@ -479,8 +493,8 @@ private:
                     constexpr int H = decltype(height)::value;
                     V g[H][M];
                     for (int h = 0; h < H; ++h)
-                        for (int j = 0; j < M; ++j) g[h][j] = row_square[i + h] + layer.square[p.first + c + j];
-                    const T* column = from.column + size_t(i) * 2 * batch_;
+                        for (int j = 0; j < M; ++j) g[h][j] = row_square[i + h] + squares[c + j];
+                    const T* column = from.column[noisy] + size_t(i) * 2 * batch_;
                     for (int s = 0; s < batch_; ++s, ++column)
                         for (int j = 0; j < M; ++j)
                             for (int h = 0; h < H; ++h) {
@@ -490,7 +504,7 @@ private:
                     for (int h = 0; h < H; ++h)
                         for (int j = 0; j < M; ++j) {
                             V& conductance = w[size_t(i + h) * N + c + j];
-                            conductance = clamp(conductance - rate * g[h][j]);
+                            conductance = clamp(conductance - eta * g[h][j]);
                             sum[j] += conductance;
                         }
                 };
@@ -506,16 +520,18 @@ private:
     template <int N> void update_input(int k, const Panel& p, Width<N>, V* total) {
         const Layer& layer = layers_[0];
         const Pixels& pixels = pixels_[k % 2];
-        const T scale = rate(k, 0) * T(b_.gain);
+        const T eta = rate(k, 0), scale = eta * T(b_.gain);
+        const V* squares = layer.square[b_.noisy[0]] + p.first;
+        const V* difference = layer.read[b_.noisy[0]] + size_t(2) * batch_ * p.first;
         std::vector<V> scaled(batch_ * N);
-        for (int r = 0; r < batch_ * N; ++r) scaled[r] = scale * layer.read[size_t(2) * batch_ * p.first + r];
+        for (int r = 0; r < batch_ * N; ++r) scaled[r] = scale * difference[r];
         V* w = layer.below + size_t(2) * inputs_ * p.first;
         for (int begin = 0; begin < inputs_; begin += panel_units / 2) {
             const int end = begin + panel_units / 2 < inputs_ ? begin + panel_units / 2 : inputs_;
             strips<N, 4>([&](int c, auto m) {
                 constexpr int M = decltype(m)::value;
                 V sum[M] = {}, square[M];
-                for (int j = 0; j < M; ++j) square[j] = rate(k, 0) * layer.square[p.first + c + j];
+                for (int j = 0; j < M; ++j) square[j] = eta * squares[c + j];
                 for (int i = begin; i < end; ++i) {
                     V product[M] = {};
                     if (!pixels.dark[i])
@@ -652,6 +668,7 @@ private:
 
     const Block& b_;
     const int m_, batch_, inputs_;
+    bool learned_from_[2] = {false, false};  // exact voltages, those that are read
     Barrier barrier_;
     std::vector<Layer> layers_;
     Array<V> drive_, free_;  // (batch, units) of the first and of the last layer

@@ -32,6 +32,7 @@ from .elementwise import KINDS, RANDOM, Operation
 from .learning import Rule, step
 from .networks import DeepResistiveNetwork, Network
 from .readout import GaussianReadout, Readout
+from .schedule import Schedule
 
 Engine = Literal["auto", "native", "compiled", "eager"]
 ENGINES: tuple[Engine, ...] = ("auto", "native", "compiled", "eager")
@@ -73,8 +74,6 @@ def choose(engine: Engine, net: Network, readout: Readout | None, only_torch: st
         reason = ""
         if type(net) is not DeepResistiveNetwork:
             reason = f"the C++ engine knows no {type(net).__name__}"
-        elif getattr(readout, "updates", None) is not None:
-            reason = "the C++ engine reads all updates from the same reads"
         elif readout is not None and not _adds_noise(readout) and _program(readout, net) is None:
             reason = f"the C++ engine reads each voltage by itself, and can't do {type(readout).__name__}"
         if reason:
@@ -151,8 +150,8 @@ class _NativeBlock(ctypes.Structure):
     """Mirrors `Block` in engine.cpp."""
 
     _fields_ = (
-        [(name, ctypes.c_void_p) for name in ("sizes", "rows", "stream", "weights", "biases", "x", "target")]
-        + [(name, ctypes.c_void_p) for name in ("noise", "scale", "rates", "rise", "nudge")]
+        [(name, ctypes.c_void_p) for name in ("sizes", "rows", "stream", "noisy", "weights", "biases")]
+        + [(name, ctypes.c_void_p) for name in ("x", "target", "noise", "scale", "rates", "rise", "nudge")]
         + [(name, ctypes.c_void_p) for name in ("wrong", "cost", "operations")]
         + [(name, ctypes.c_double) for name in ("bias_rate", "gain")]
         + [(name, ctypes.c_int64) for name in ("operation_count", "draws", "reads")]
@@ -279,7 +278,8 @@ def native_steps(net: DeepResistiveNetwork, block: Block, rule: Rule) -> Outcome
     noise = (block.noise if noisy or operations else None, scale)
     tensors = (block.x, block.target, *noise, rule.rates, block.rise, rule.nudges)
     reals = [None if t is None else t.to(like).contiguous() for t in tensors]
-    whole = [t.to(torch.int64).contiguous() for t in (sizes, block.rows, block.stream)]
+    from_reads = rule.readout.noisy(layers) if isinstance(rule.readout, Schedule) else [True] * (layers + 1)
+    whole = [t.to(torch.int64).contiguous() for t in (sizes, block.rows, block.stream, torch.tensor(from_reads))]
     pointers = [(ctypes.c_void_p * layers)(*(p.data_ptr() for p in ps)) for ps in (net.weights, net.biases)]
     wrong, cost = torch.zeros(members, dtype=torch.int64), torch.zeros(members, dtype=torch.float64)
     values = [o.values.to(like if o.kind == "affine" else torch.float64).contiguous() for o in operations]

@@ -86,10 +86,13 @@ class Schedule(GaussianReadout):
 
     def mixed(self, noisy: Gradient, exact: Gradient) -> Gradient:
         """The estimate of which only `updates` come from noisy reads."""
-        updates = self.updates if self.updates is not None else ()
-        pairs = enumerate(zip(noisy.weights, exact.weights, strict=True), 1)
-        weights = [a if k in updates else b for k, (a, b) in pairs]
-        return Gradient(weights, noisy.biases if BIASES in updates else exact.biases)
+        *which, biases = self.noisy(len(exact.weights))
+        weights = [a if yes else b for yes, a, b in zip(which, noisy.weights, exact.weights, strict=True)]
+        return Gradient(weights, noisy.biases if biases else exact.biases)
+
+    def noisy(self, layers: int) -> list[bool]:
+        """Whether the updates of the conductances of each layer, and last of the biases, come from what is read."""
+        return [self.updates is None or name in self.updates for name in (*range(1, layers + 1), BIASES)]
 
 
 @dataclass(frozen=True)
