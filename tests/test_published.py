@@ -38,6 +38,10 @@ def changed():
         "still": falls(0.3, 3, bias_rate=0.0),
         "raised": falls(0.1, 5, variant="raised"),
         "warm": falls(0.1, 5, warm_up=100),
+        "updates": falls(0.1, 5, (NOISE,), schedule={"updates": [1]}),
+        "after": falls(0.2, 4, (NOISE,), schedule={"rule": "after", "images": 2000}),
+        "exponential": falls(0.1, (2, 4), (0.0, NOISE), variant="exponential"),
+        "leaky": falls(0.1, (5, 4), (0.0, NOISE), variant="leaky"),
         "other": falls(0.1, 1, warm_up=100, beta=0.1),
     }
 
@@ -122,15 +126,20 @@ def test_the_planted_answers_are_read():
     assert set(effects) == set(claims)
     saved = {name: effect.values.mean("seed").item() for name, effect in effects.items()}
     assert saved == pytest.approx({
-        "layer_1": 0.0, "other_layers": -0.79, "still_biases": -0.2, "larger": -0.79, "warm_up": -0.79
+        "layer_1": 0.0, "other_layers": -0.79, "still_biases": -0.2, "larger": -0.79, "warm_up": -0.79,
+        "updates": -0.79, "after": -0.1, "unclamped": 0.0, "leaky": 0.79,
     })  # fmt: skip
     table = study.changed_table(arms).set_index("arm")
     assert table["left chance"].to_dict() == {
         "no noise": "3 of 3", "noise throughout": "3 of 3", "noise in the reads of layer 1": "3 of 3",
         "noise in the reads of layer 2, 3, 4": "0 of 3", "biases that do not learn": "3 of 3",
-        "raised network": "0 of 3", "warm-up of 100 images": "0 of 3",
+        "raised network": "0 of 3", "warm-up of 100 images": "0 of 3", "noise in the update of W1": "0 of 3",
+        "noise after 2,000 images": "3 of 3", "exponential network, 0 V": "3 of 3",
+        "exponential network, 5e-05 V": "3 of 3", "leaky network, 0 V": "0 of 3", "leaky network, 5e-05 V": "3 of 3",
     }  # fmt: skip
-    assert table["after images (median)"].tolist() == ["4,000", "2,000", "2,000", "", "3,000", "", ""]
+    assert table["after images (median)"].tolist() == [
+        "4,000", "2,000", "2,000", "", "3,000", "", "", "", "4,000", "2,000", "4,000", "", "4,000"
+    ]  # fmt: skip
     assert table.loc["biases that do not learn", ["error (%)", "points saved"]].tolist() == [
         "31.0 [28.5, 33.5]", "-20.0 [-20.0, -20.0]"
     ]  # fmt: skip

@@ -45,6 +45,10 @@ PAIRS = {  # by notebook and claim
         "still_biases": Pair(QUIET, "biases that do not learn"),
         "larger": Pair(QUIET, "* network"),
         "warm_up": Pair(QUIET, "warm-up *"),
+        "updates": Pair(QUIET, "noise in the update of *"),
+        "after": Pair(QUIET, "noise after *"),
+        "unclamped": Pair("exponential network, 0 V", "exponential network, ?e-* V"),
+        "leaky": Pair("leaky network, 0 V", "leaky network, ?e-* V"),
     },
     "20_early_and_late": {
         "growing_early": Pair(QUIET, "growing N", EARLY),
