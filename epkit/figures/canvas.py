@@ -266,7 +266,7 @@ def key(place: Axes | Figure, looks: Mapping[str, Mapping[str, Any]] | None = No
     if looks is None:
         handles, _ = (place.axes[0] if isinstance(place, Figure) else place).get_legend_handles_labels()
     else:
-        handles = [Line2D([], [], label=text, **look) for text, look in looks.items()]
+        handles = [Line2D([], [], label=textwrap.fill(text, 44), **look) for text, look in looks.items()]
     if isinstance(place, Figure):
         place.legend(handles=handles, **{"fontsize": "small", "loc": "outside right center"} | where)
     else:
