@@ -43,7 +43,7 @@ struct Block {
     const int64_t* sizes;    // n_0 ... n_L
     const int64_t* rows;     // (stream, step, batch): training images
     const int64_t* stream;   // (member,)
-    const int64_t* noisy;    // (layers + 1,): whether conductances, and last the biases, learn from what is read; 0 or 1
+    const int64_t* noisy;    // (layers + 1,): 1 where conductances, or last the biases, learn from what is read, or 0
     void* const* weights;    // of each layer (member, n_pre, n_post), the first with rows [+x, -x]
     void* const* biases;     // of each layer (member, n_post)
     const void *x, *target;  // (n, n_0), (n, n_L)
@@ -58,11 +58,15 @@ struct Block {
     int64_t threads, team;  // in all, and at most on one member
 };
 
+// Whether the processor gains by having memory fetched that it will need: see `multiply`.
+const bool fetches_ahead = [] {
 #if defined(__x86_64__)
-const bool fetches_ahead = !__builtin_cpu_is("intel");
+    __builtin_cpu_init();
+    return !__builtin_cpu_is("intel");
 #else
-const bool fetches_ahead = true;
+    return true;
 #endif
+}();
 
 // Threads that work on one member meet here. They spin, because a stage takes microseconds, and let others run if one
 // of them has lost its core.
@@ -170,6 +174,13 @@ template <class T> class Member {
     static constexpr int lanes = sizeof(V) / sizeof(T);
     static constexpr int panel_units = widest * lanes;
 
+    // What is learned from: differences and means of the voltages of the phases.
+    struct Reading {
+        Array<V> square;  // (units): sums over the batch of difference times mean
+        Array<V> pair;    // (2 batch, units): scaled differences, then means
+        Array<T> column;  // (units, 2 batch): means, then differences
+    };
+
     struct Layer {
         int units, phases;  // phases: 0 while every voltage is known to be 0, 1 while both agree, 2
         std::vector<Panel> panels;
@@ -177,10 +188,7 @@ template <class T> class Member {
         Array<int16_t> live, live_count;  // (panel, 2 batch, panel_units): units of the panel that are not 0 V
         Array<V> bias, total;             // (units)
         Array<V> sign;                    // (units): +1 where the diode keeps v >= 0, -1 where it keeps v <= 0
-        // Of exact voltages and of those that are read, if anything learns from them.
-        Array<V> square[2];  // (units)
-        Array<V> read[2];    // (2 batch, units): scaled differences of the phases, then means
-        Array<T> column[2];  // (units, 2 batch): means, then differences
+        Reading readings[2];              // exact, and as read; empty where nothing learns from it
         Array<V> below, above;            // conductances to the layers below (n_pre, units), above (n_post, units)
     };
 
@@ -216,8 +224,9 @@ public:
             for (int i = 0; i < all * lanes; ++i) layer.sign[i / lanes][i % lanes] = i < units / 2 ? 1 : -1;
             for (int noisy = 0; noisy < 2; ++noisy) {
                 if (!learned_from_[noisy]) continue;
-                layer.square[noisy] = Array<V>(all), layer.read[noisy] = Array<V>(size_t(2) * batch_ * all);
-                layer.column[noisy] = Array<T>(size_t(units) * 2 * batch_);
+                Reading& reading = layer.readings[noisy];
+                reading.square = Array<V>(all), reading.pair = Array<V>(size_t(2) * batch_ * all);
+                reading.column = Array<T>(size_t(units) * 2 * batch_);
             }
             layer.below = Array<V>((l ? block.sizes[l] : 2 * block.sizes[0]) * all);
             if (l + 1 < int(layers_.size())) layer.above = Array<V>(block.sizes[l + 2] * all);
@@ -239,9 +248,10 @@ public:
                 for (int l = half % 2; l <= last; l += 2) phases[l] = phases_after(l, phases, nudged);
                 barrier_.wait();
             }
-            for (int noisy = 0; noisy < 2; ++noisy)
-                if (learned_from_[noisy])
-                    each(thread, 0, 1, [&](int l, const Panel& p, auto n) { contrast(k, l, p, n, std::max(phases[l], 1), noisy); });
+            each(thread, 0, 1, [&](int l, const Panel& p, auto n) {
+                for (int noisy = 0; noisy < 2; ++noisy)
+                    if (learned_from_[noisy]) contrast(k, l, p, n, std::max(phases[l], 1), noisy);
+            });
             if (thread == 0) judge(k), find_pixels(k + 1);
             barrier_.wait();
             each(thread, 0, 1, [&](int l, const Panel& p, auto n) { update(k, l, p, n); });
@@ -371,10 +381,10 @@ private:
         }
     }
 
-    // What the rule reads of a panel's voltages, or their exact values: differences and means of the phases. Updates the
-    // biases that learn from them.
+    // The reading of a panel's voltages, noisy or exact; updates its biases if they learn from it.
     template <int N> void contrast(int k, int l, const Panel& p, Width<N>, int phases, bool noisy) {
         Layer& layer = layers_[l];
+        Reading& reading = layer.readings[noisy];
         const T scale = T(1) / ((nudge(0) - nudge(1)) * T(batch_));
         const T sigma = b_.scale ? static_cast<const T*>(b_.scale)[m_] : T(0);
         int64_t units = 0, before = 0;
@@ -385,7 +395,7 @@ private:
         const T* noise = noisy ? static_cast<const T*>(b_.noise) : nullptr;
         if (noise) noise += (b_.stream[m_] * b_.steps + k) * b_.draws * 2 * batch_ * units + before;
         const V* v = layer.state + size_t(2) * batch_ * p.first;
-        V *difference = layer.read[noisy] + size_t(2) * batch_ * p.first, *mean = difference + batch_ * N;
+        V *difference = reading.pair + size_t(2) * batch_ * p.first, *mean = difference + batch_ * N;
         V square[N] = {}, change[N] = {};
         for (int s = 0; s < batch_; ++s)
             for (int j = 0; j < N; ++j) {
@@ -401,12 +411,12 @@ private:
                 square[j] += m * d, change[j] += d;
             }
         for (int j = 0; j < N; ++j) {
-            layer.square[noisy][p.first + j] = square[j];
+            reading.square[p.first + j] = square[j];
             if (b_.noisy[b_.layers] == noisy) layer.bias[p.first + j] += T(b_.bias_rate) * rate(k, l) * change[j];
         }
         for (int r = 0; r < 2 * batch_; ++r) {
             const T* value = reinterpret_cast<const T*>(r < batch_ ? mean + r * N : difference + (r - batch_) * N);
-            for (int i = 0; i < p.units; ++i) layer.column[noisy][size_t(p.unit + i) * 2 * batch_ + r] = value[i];
+            for (int i = 0; i < p.units; ++i) reading.column[size_t(p.unit + i) * 2 * batch_ + r] = value[i];
         }
     }
 
@@ -475,17 +485,17 @@ private:
     // w -= rate (square_i + square_j - mean_i difference_j - difference_i mean_j); total += sums of the columns. Both
     // copies of a layer's conductances add the same terms in the same order.
     template <int N> void update_inner(int k, int l, int other, V* w, const Panel& p, Width<N>, V* total) {
-        const Layer &layer = layers_[l], &from = layers_[other];
-        const int between = l < other ? other : l;
+        const int between = l < other ? other : l, units = layers_[other].units;
         const int64_t noisy = b_.noisy[between];
+        const Reading &reading = layers_[l].readings[noisy], &from = layers_[other].readings[noisy];
         const T eta = rate(k, between);
-        const V* squares = layer.square[noisy] + p.first;
-        const V *difference = layer.read[noisy] + size_t(2) * batch_ * p.first, *mean = difference + batch_ * N;
+        const V* squares = reading.square + p.first;
+        const V *difference = reading.pair + size_t(2) * batch_ * p.first, *mean = difference + batch_ * N;
         const int first = other < l ? 0 : batch_, second = batch_ - first;
         if (other > l) std::swap(difference, mean);
-        const T* row_square = reinterpret_cast<const T*>(from.square[noisy] + 0);
-        for (int begin = 0; begin < from.units; begin += panel_units) {
-            const int end = begin + panel_units < from.units ? begin + panel_units : from.units;
+        const T* row_square = reinterpret_cast<const T*>(from.square + 0);
+        for (int begin = 0; begin < units; begin += panel_units) {
+            const int end = begin + panel_units < units ? begin + panel_units : units;
             strips<N, 2>([&](int c, auto m) {
                 constexpr int M = decltype(m)::value;
                 V sum[M] = {};
@@ -494,7 +504,7 @@ private:
                     V g[H][M];
                     for (int h = 0; h < H; ++h)
                         for (int j = 0; j < M; ++j) g[h][j] = row_square[i + h] + squares[c + j];
-                    const T* column = from.column[noisy] + size_t(i) * 2 * batch_;
+                    const T* column = from.column + size_t(i) * 2 * batch_;
                     for (int s = 0; s < batch_; ++s, ++column)
                         for (int j = 0; j < M; ++j)
                             for (int h = 0; h < H; ++h) {
@@ -521,8 +531,8 @@ private:
         const Layer& layer = layers_[0];
         const Pixels& pixels = pixels_[k % 2];
         const T eta = rate(k, 0), scale = eta * T(b_.gain);
-        const V* squares = layer.square[b_.noisy[0]] + p.first;
-        const V* difference = layer.read[b_.noisy[0]] + size_t(2) * batch_ * p.first;
+        const Reading& reading = layer.readings[b_.noisy[0]];
+        const V *squares = reading.square + p.first, *difference = reading.pair + size_t(2) * batch_ * p.first;
         std::vector<V> scaled(batch_ * N);
         for (int r = 0; r < batch_ * N; ++r) scaled[r] = scale * difference[r];
         V* w = layer.below + size_t(2) * inputs_ * p.first;

@@ -259,14 +259,12 @@ def _blocks(net: Network, plan: Plan, readout: Readout | None, state: State) -> 
             number, first = begin // length, begin // length * length
             generators = [_generator(s, epoch, number) for s in streams]
             whole = _noise(readout, (length, 2, plan.batch_size, units), generators)
-        noise = None
+        noise, seen = None, plan.batch_size * (epoch * steps + torch.arange(begin, end))
         if whole is not None:
             noise = whole[:, begin - first : end - first].to(plan.x)
             if isinstance(readout, Schedule):
-                seen = [plan.batch_size * (epoch * steps + k) for k in range(begin, end)]
-                noise = readout.shaped(noise, seen, net.sizes[1:])
-        images = plan.batch_size * (epoch * steps + torch.arange(begin + 1, end + 1))
-        rise = (images.double() / max(1, plan.warm_up)).clamp(max=1).to(plan.x)
+                noise = readout.shaped(noise, seen.tolist(), net.sizes[1:])
+        rise = ((seen + plan.batch_size).double() / max(1, plan.warm_up)).clamp(max=1).to(plan.x)
         yield Block(plan.x, plan.target, order[:, begin:end], stream, noise, rise), end
         begin = end
 

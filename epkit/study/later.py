@@ -25,7 +25,11 @@ LAW, HARNESS = "11_what_sets_the_limit", "13_harnessing_noise"
 
 def later_effects(profile: str) -> dict[str, dict[str, Effect]]:
     """The `Effect` of each hypothesis, by notebook, of those notebooks that a profile has stores of."""
-    of_arms = partial(_of_arms, profile)
+    earlier, ended = (networks_of(profile, name) for name in (registered_claims().escape.notebook, HARNESS))
+
+    def of_arms(notebook: str, stores: Stores) -> dict[str, Effect]:
+        return published_effects(published_arms(earlier, ended | dict(stores)), notebook)
+
     judges: dict[str, Callable[[Stores], dict[str, Effect]]] = {
         LAW: partial(_of_the_law, profile),
         "12_why_noise_helps": arm_effects,
@@ -41,12 +45,6 @@ def later_effects(profile: str) -> dict[str, dict[str, Effect]]:
         for name, judge in judges.items()
         if (stores := networks_of(profile, name)) and (effects := judge(stores))
     }
-
-
-def _of_arms(profile: str, notebook: str, stores: Stores) -> dict[str, Effect]:
-    """Of the notebook's own arms, notebook 09's and those of 13, whose noise ends."""
-    earlier, ended = (networks_of(profile, name) for name in (registered_claims().escape.notebook, HARNESS))
-    return published_effects(published_arms(earlier, dict(ended) | dict(stores)), notebook)
 
 
 def _of_the_law(profile: str, law: Stores) -> dict[str, Effect]:
