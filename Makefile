@@ -88,7 +88,7 @@ validate: env  ## re-execute the committed notebooks and compare what they print
 	$(PY) -m pytest $(CORES) $(NBVAL) notebooks
 
 faults: env  ## the fault tests at length (50 kills; some minutes), and the tables of docs/faults.md
-	EPKIT_COUNTS=results/counts $(PY) -m pytest tests/test_faults.py tests/test_bad_input.py tests/test_public_calls.py --kills 50 -k "not page"
+	EPKIT_COUNTS=results/counts $(PY) -m pytest tests/test_faults.py tests/test_bad_input.py tests/test_foreign_stores.py tests/test_public_calls.py --kills 50 -k "not page"
 	$(PY) tests/counts.py
 
 bench: env  ## time the engine and what surrounds it (15 minutes on a quiet machine): tables, stores, figure
