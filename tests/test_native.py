@@ -32,8 +32,9 @@ class Problem(NamedTuple):
 
 
 def problem(
-    sizes=(12, 20, 34, 6), members=3, batch=4, streams=1, steps=20, nudge=(0.3, -0.3), noise=True, updates=None, seed=0
-) -> Problem:
+    sizes=(12, 20, 34, 6), members=3, batch=4, streams=1, steps=20, nudge=(0.3, -0.3), noise=True, updates=None, seed=0,
+    make=epkit.DeepResistiveNetwork,
+) -> Problem:  # fmt: skip
     """In float64: random networks, images with exact zeros, several streams."""
     generator = torch.Generator().manual_seed(seed)
 
@@ -41,7 +42,7 @@ def problem(
         return torch.randn(shape, generator=generator, dtype=torch.float64)
 
     pre, images, layers = (2 * sizes[0], *sizes[1:-1]), 40, len(sizes) - 1
-    net = epkit.DeepResistiveNetwork(sizes, input_gain=3.0, members=members, dtype=torch.float64)
+    net = make(sizes, input_gain=3.0, members=members, dtype=torch.float64)
     net.weights = [normal(members, a, b).clamp_min(0) / a**0.5 + 0.01 for a, b in zip(pre, sizes[1:], strict=True)]
     net.biases = [0.1 * normal(members, n) for n in sizes[1:]]
     x = normal(images, sizes[0]) * (torch.rand(images, sizes[0], generator=generator) < 0.3)
@@ -107,11 +108,12 @@ def fresh_library(monkeypatch, tmp_path) -> Iterator[None]:
     st.booleans(),
     st.none() | st.lists(st.sampled_from([1, "biases"])),
     st.sampled_from([(torch.float64, 1e-10), (torch.float32, 1e-4)]),
+    st.sampled_from(engine.NATIVE),
 )
-def test_equals_torch(inputs, hidden, outputs, members, batch, streams, nudge, noise, updates, precision):
+def test_equals_torch(inputs, hidden, outputs, members, batch, streams, nudge, noise, updates, precision, make):
     dtype, tolerance = precision
     streams = min(streams, members)
-    arguments = problem((inputs, *hidden, outputs), members, batch, streams, 20, nudge, noise, updates)
+    arguments = problem((inputs, *hidden, outputs), members, batch, streams, 20, nudge, noise, updates, make=make)
     # A nudge as large as an output's conductance has no steady state: rounding would grow without bound.
     arguments.net.weights[-1] += 1.0
     expected = outcome(copied(arguments, dtype), torch_steps)
@@ -122,9 +124,10 @@ def test_equals_torch(inputs, hidden, outputs, members, batch, streams, nudge, n
 
 @compiled
 @pytest.mark.parametrize("members", [1, 2, 5])
-def test_threads_change_no_bit(members, monkeypatch):
+@pytest.mark.parametrize("make", engine.NATIVE)
+def test_threads_change_no_bit(members, make, monkeypatch):
     monkeypatch.setattr(engine._Pace, "choose", lambda self: True)  # share members, even where it is slower
-    arguments = problem((9, 66, 130, 5), members, streams=min(2, members))
+    arguments = problem((9, 66, 130, 5), members, streams=min(2, members), make=make)
     results = []
     for count in (1, 2, 3):
         torch.set_num_threads(count)
@@ -144,8 +147,9 @@ def test_other_members_change_no_bit():
 
 
 @compiled
-def test_cutting_into_blocks_changes_no_bit():
-    whole, cut = problem(), problem()
+@pytest.mark.parametrize("make", engine.NATIVE)
+def test_cutting_into_blocks_changes_no_bit(make):
+    whole, cut = problem(make=make), problem(make=make)
     outcome(whole)
     rows, noise, rise = cut.block.rows, cut.block.noise, cut.block.rise
     for part in (slice(0, 7), slice(7, 20)):

@@ -190,21 +190,9 @@ def digits():
 @pytest.mark.parametrize("name", VARIANTS)
 def test_they_learn(digits, name):
     net = VARIANTS[name]((64, 24, 10), input_gain=40.0)
-    engine._say_once.cache_clear()
-    native = name in ("raised", "spread")
     options = {"epochs": 8, "batch_size": 10, "beta": 0.2, "iterations": 4, "learning_rates": (0.01, 0.04)}
-
-    def train():
-        test = digits.x_test, digits.y_test
-        return epkit.train(net, digits.x_train, digits.y_train, test=test, **options)
-
-    if native:
-        history = train()
-        assert history.engine == ("eager" if engine.library() is None else "native")
-    else:
-        with pytest.warns(UserWarning, match=f"knows no {type(net).__name__}; training uses the slower torch engine"):
-            history = train()
-        assert history.engine == "eager"
+    history = epkit.train(net, digits.x_train, digits.y_train, test=(digits.x_test, digits.y_test), **options)
+    assert history.engine == ("eager" if engine.library() is None else "native")
     assert float(history.test_error[-1, 0]) < 0.65  # chance: 0.9
     leaks = bool((net.relax(digits.x_test, 4)[0][..., :12] < 0).any())
     assert leaks == (name == "leaky")
@@ -216,7 +204,6 @@ SWEEP = {
 }  # fmt: skip
 
 
-@pytest.mark.filterwarnings("ignore:the C.. engine")
 @pytest.mark.parametrize(("name", "by_hand"), [("exponential", ExponentialNetwork), ("spread", variants.spread)])
 def test_a_sweep_trains_the_variant_that_it_names(tmp_path, name, by_hand):
     """The same as a reader's own network gives, and other runs than the plain network's."""

@@ -20,6 +20,7 @@
 #include <cstring>
 #include <limits>
 #include <memory>
+#include <numeric>
 #include <thread>
 #include <vector>
 
@@ -53,6 +54,8 @@ struct Block {
     double* cost;               // (member,)
     const Operation* operations;  // what a read-out of parts does, in place of adding noise times scale; or null
     double bias_rate, gain;
+    double leak;  // share of its voltage that a unit keeps where its diode blocks, see `variants.LeakyNetwork`; or 0
+    int64_t exponential;  // 1 where steps are those of `variants.ExponentialNetwork`, or 0
     int64_t operation_count, draws, reads;  // reads are averaged
     int64_t layers, members, steps, batch, iterations;
     int64_t threads, team;  // in all, and at most on one member
@@ -190,6 +193,8 @@ template <class T> class Member {
         Array<V> sign;                    // (units): +1 where the diode keeps v >= 0, -1 where it keeps v <= 0
         Reading readings[2];              // exact, and as read; empty where nothing learns from it
         Array<V> below, above;            // conductances to the layers below (n_pre, units), above (n_post, units)
+        std::vector<double> sums;         // (panel): of the conductances below
+        T mean;                           // of those, where steps are exponential; or 0
     };
 
     // The images of one batch.
@@ -228,6 +233,7 @@ public:
                 reading.square = Array<V>(all), reading.pair = Array<V>(size_t(2) * batch_ * all);
                 reading.column = Array<T>(size_t(units) * 2 * batch_);
             }
+            layer.sums.resize(panels);
             layer.below = Array<V>((l ? block.sizes[l] : 2 * block.sizes[0]) * all);
             if (l + 1 < int(layers_.size())) layer.above = Array<V>(block.sizes[l + 2] * all);
         }
@@ -252,9 +258,11 @@ public:
                 for (int noisy = 0; noisy < 2; ++noisy)
                     if (learned_from_[noisy]) contrast(k, l, p, n, std::max(phases[l], 1), noisy);
             });
-            if (thread == 0) judge(k), find_pixels(k + 1);
+            if (thread == 0) judge(k), find_means(), find_pixels(k + 1);
             barrier_.wait();
-            each(thread, 0, 1, [&](int l, const Panel& p, auto n) { update(k, l, p, n); });
+            each(thread, 0, 1, [&](int l, const Panel& p, auto n) {
+                b_.exponential ? update<true>(k, l, p, n) : update<false>(k, l, p, n);
+            });
         }
         each(thread, 0, 1, [&](int l, const Panel& p, auto n) { store(l, p, n); });
     }
@@ -293,6 +301,19 @@ private:
 
     // Negative numbers become 0; NaN stays, so that a diverged member is seen.
     static V clamp(V v) { return v < V{} ? V{} : v; }
+
+    // A conductance after its step. An exponential step is in the logarithm, over the mean conductance, and at most 1;
+    // the series exp(x) = 1 + x (1 + x / 2 (1 + ... is as exact as T.
+    template <bool Exponential> static V descended(V conductance, V step, T mean) {
+        if constexpr (!Exponential) return clamp(conductance - step);
+        const V one = V{} + T(1), x = -step / mean, limited = x < -one ? -one : x > one ? one : x;
+        V factor = one;
+        for (int n = sizeof(T) == 4 ? 10 : 18; n; --n) factor = one + limited * factor * (T(1) / T(n));
+        return conductance * factor;
+    }
+
+    // What is left of voltages where the diodes block; NaN counts as not blocked.
+    static V blocked(V sign, V v) { return sign * v < V{} ? v : V{}; }
 
     // Lists where a row is not 0, without a branch: an entry is overwritten unless it counts.
     template <class I> static int find_nonzero(const T* row, int units, I* list) {
@@ -369,7 +390,8 @@ private:
                 }
                 V settled = current / total;
                 if (!last) {
-                    settled = layer.sign[p.first + j] * settled < V{} ? V{} : settled;
+                    const V kept = b_.leak > 0 ? T(b_.leak) * settled : V{};
+                    settled = layer.sign[p.first + j] * settled < V{} ? kept : settled;
                 } else if (!nudged) {
                     free_[batch_ * p.first + r * N + j] = settled;
                 }
@@ -409,6 +431,10 @@ private:
                 const V d = scale * (upper - lower), m = T(0.5) * (upper + lower);
                 difference[s * N + j] = d, mean[s * N + j] = m;
                 square[j] += m * d, change[j] += d;
+                if (b_.leak > 0 && l + 1 < int(layers_.size())) {
+                    const V sign = layer.sign[p.first + j], high = blocked(sign, upper), low = blocked(sign, lower);
+                    square[j] += T(1 / b_.leak - 1) * (T(0.5) * (high + low)) * (scale * (high - low));
+                }
             }
         for (int j = 0; j < N; ++j) {
             reading.square[p.first + j] = square[j];
@@ -470,25 +496,27 @@ private:
     }
 
     // Updates all conductances that lead to a panel, and prepares what it needs for the next step.
-    template <int N> void update(int k, int l, const Panel& p, Width<N> n) {
+    template <bool Exponential, int N> void update(int k, int l, const Panel& p, Width<N> n) {
         Layer& layer = layers_[l];
         V total[N] = {};
         if (l == 0)
-            update_input(k, p, n, total);
+            update_input<Exponential>(k, p, n, total);
         else
-            update_inner(k, l, l - 1, layer.below + layers_[l - 1].units * p.first, p, n, total);
+            update_inner<Exponential>(k, l, l - 1, layer.below + layers_[l - 1].units * p.first, p, n, total);
+        add_up(l, p, n, total);
         if (l + 1 < int(layers_.size()))
-            update_inner(k, l, l + 1, layer.above + layers_[l + 1].units * p.first, p, n, total);
+            update_inner<Exponential>(k, l, l + 1, layer.above + layers_[l + 1].units * p.first, p, n, total);
         finish(l, p, n, total, k + 1);
     }
 
     // w -= rate (square_i + square_j - mean_i difference_j - difference_i mean_j); total += sums of the columns. Both
     // copies of a layer's conductances add the same terms in the same order.
-    template <int N> void update_inner(int k, int l, int other, V* w, const Panel& p, Width<N>, V* total) {
+    template <bool Exponential, int N>
+    void update_inner(int k, int l, int other, V* w, const Panel& p, Width<N>, V* total) {
         const int between = l < other ? other : l, units = layers_[other].units;
         const int64_t noisy = b_.noisy[between];
         const Reading &reading = layers_[l].readings[noisy], &from = layers_[other].readings[noisy];
-        const T eta = rate(k, between);
+        const T eta = rate(k, between), typical = layers_[between].mean;
         const V* squares = reading.square + p.first;
         const V *difference = reading.pair + size_t(2) * batch_ * p.first, *mean = difference + batch_ * N;
         const int first = other < l ? 0 : batch_, second = batch_ - first;
@@ -514,7 +542,7 @@ private:
                     for (int h = 0; h < H; ++h)
                         for (int j = 0; j < M; ++j) {
                             V& conductance = w[size_t(i + h) * N + c + j];
-                            conductance = clamp(conductance - eta * g[h][j]);
+                            conductance = descended<Exponential>(conductance, eta * g[h][j], typical);
                             sum[j] += conductance;
                         }
                 };
@@ -527,7 +555,7 @@ private:
     }
 
     // The same for the rows +x and -x: w -= rate (square_j -+ x_i difference_j); x is 0 for most rows.
-    template <int N> void update_input(int k, const Panel& p, Width<N>, V* total) {
+    template <bool Exponential, int N> void update_input(int k, const Panel& p, Width<N>, V* total) {
         const Layer& layer = layers_[0];
         const Pixels& pixels = pixels_[k % 2];
         const T eta = rate(k, 0), scale = eta * T(b_.gain);
@@ -550,13 +578,28 @@ private:
                                 product[j] += pixels.value[i * batch_ + s] * scaled[s * N + c + j];
                     V *plus = w + size_t(2) * i * N + c, *minus = plus + N;
                     for (int j = 0; j < M; ++j) {
-                        plus[j] = clamp(plus[j] - (square[j] - product[j]));
-                        minus[j] = clamp(minus[j] - (square[j] + product[j]));
+                        plus[j] = descended<Exponential>(plus[j], square[j] - product[j], layer.mean);
+                        minus[j] = descended<Exponential>(minus[j], square[j] + product[j], layer.mean);
                         sum[j] += plus[j] + minus[j];
                     }
                 }
                 for (int j = 0; j < M; ++j) total[c + j] += sum[j];
             });
+        }
+    }
+
+    // The sum of a panel's conductances below, whose total each unit has.
+    template <int N> void add_up(int l, const Panel& p, Width<N>, const V* total) {
+        double& sum = layers_[l].sums[&p - layers_[l].panels.data()] = 0;
+        for (int i = 0; i < p.units; ++i) sum += total[i / lanes][i % lanes];
+    }
+
+    void find_means() {
+        for (int l = 0; l < int(layers_.size()); ++l) {
+            Layer& layer = layers_[l];
+            const double count = double(l ? layers_[l - 1].units : 2 * inputs_) * layer.units;
+            const double sum = std::accumulate(layer.sums.begin(), layer.sums.end(), 0.0);
+            layer.mean = b_.exponential ? T(sum / count) : T(0);
         }
     }
 
@@ -647,6 +690,7 @@ private:
             add_rows<N, 2>(layer.below + 2 * inputs_ * p.first, inputs_, total);
         else
             add_rows<N, 1>(layer.below + layers_[l - 1].units * p.first, layers_[l - 1].units, total);
+        add_up(l, p, n, total);
         if (l + 1 < int(layers_.size())) {
             const int post = layers_[l + 1].units;
             const T* weights = static_cast<const T*>(b_.weights[l + 1]) + m_ * int64_t(layer.units) * post;

@@ -1,8 +1,8 @@
 """Engines that take training steps, a block at a time: eager torch, torch.compile, and C++ compiled on this machine.
 
 All agree up to rounding. `engine.cpp` says why it is fast; it needs a C++17 compiler at run time, and does what it can:
-deep resistive networks on the CPU whose read-out adds noise, or is a list of elementwise operations. The rest is
-trained in torch, after one message.
+deep resistive networks on the CPU, also leaky and exponential ones, whose read-out adds noise, or is a list of
+elementwise operations. The rest is trained in torch, after one message.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from . import checks
+from . import checks, variants
 from .elementwise import KINDS, RANDOM, Operation
 from .learning import Rule, step
 from .networks import DeepResistiveNetwork, Network
@@ -37,6 +37,7 @@ from .schedule import Schedule
 Engine = Literal["auto", "native", "compiled", "eager"]
 ENGINES: tuple[Engine, ...] = ("auto", "native", "compiled", "eager")
 SOURCE = Path(__file__).with_suffix(".cpp")
+NATIVE = (DeepResistiveNetwork, variants.ExponentialNetwork, variants.LeakyNetwork)  # the networks that it trains
 # No -ffast-math: a diverged member must show as NaN, and nothing here needs sums to be reordered.
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-ffp-contract=fast", "-fPIC", "-shared", "-pthread")
 
@@ -72,7 +73,7 @@ def choose(engine: Engine, net: Network, readout: Readout | None, only_torch: st
         if device.type != "cpu":
             raise ValueError(f"engine = 'native' runs on the CPU, the network is on {device}")
         reason = ""
-        if type(net) is not DeepResistiveNetwork:
+        if type(net) not in NATIVE:
             reason = f"the C++ engine knows no {type(net).__name__}"
         elif readout is not None and not _adds_noise(readout) and _program(readout, net) is None:
             reason = f"the C++ engine reads each voltage by itself, and can't do {type(readout).__name__}"
@@ -153,8 +154,8 @@ class _NativeBlock(ctypes.Structure):
         [(name, ctypes.c_void_p) for name in ("sizes", "rows", "stream", "noisy", "weights", "biases")]
         + [(name, ctypes.c_void_p) for name in ("x", "target", "noise", "scale", "rates", "rise", "nudge")]
         + [(name, ctypes.c_void_p) for name in ("wrong", "cost", "operations")]
-        + [(name, ctypes.c_double) for name in ("bias_rate", "gain")]
-        + [(name, ctypes.c_int64) for name in ("operation_count", "draws", "reads")]
+        + [(name, ctypes.c_double) for name in ("bias_rate", "gain", "leak")]
+        + [(name, ctypes.c_int64) for name in ("exponential", "operation_count", "draws", "reads")]
         + [(name, ctypes.c_int64) for name in ("layers", "members", "steps", "batch", "iterations", "threads", "team")]
     )
 
@@ -293,7 +294,8 @@ def native_steps(net: DeepResistiveNetwork, block: Block, rule: Rule) -> Outcome
         *(ctypes.cast(p, ctypes.c_void_p) for p in pointers),
         *(None if t is None else t.data_ptr() for t in reals),
         wrong.data_ptr(), cost.data_ptr(), ctypes.cast(listed, ctypes.c_void_p) if operations else None,
-        rule.bias_rate, net.input_gain, len(natives), max(1, draws), reads,
+        rule.bias_rate, net.input_gain, variants.LEAK if isinstance(net, variants.LeakyNetwork) else 0.0,
+        isinstance(net, variants.ExponentialNetwork), len(natives), max(1, draws), reads,
         layers, members, steps, batch, rule.iterations, threads, threads if pace.choose() else 1,
     )  # fmt: skip
     begin = perf_counter()
