@@ -9,7 +9,7 @@ from scipy.optimize import root
 from torch.nn.functional import one_hot
 
 import epkit
-from epkit import data
+from epkit import data, study
 from epkit.ep import engine, variants
 from epkit.ep.networks import Gradient, Network
 from epkit.ep.variants import LEAK, RAISED, VARIANTS, ExponentialNetwork, LeakyNetwork
@@ -29,6 +29,14 @@ def problem(make, seed=0, members=2, batch=4):
     net.weights = [w + 0.02 for w in net.weights]
     x = torch.rand(batch, SIZES[0], generator=generator, dtype=DOUBLE)
     return net, x, torch.eye(SIZES[-1], dtype=DOUBLE)[torch.arange(batch) % SIZES[-1]]
+
+
+def test_conductances_begin_raised_by_as_much_as_noise_raised_them_at_the_published_size():
+    network = study.networks_of("study", "09_escape_from_the_plateau")["1024x3-mnist"]
+    factors = study.noise_factors(network, 5e-5).sel(quantity="conductance", layer=[1, 2])
+    assert (factors.low <= RAISED).all()
+    assert (factors.high >= RAISED).all()
+    np.testing.assert_allclose(factors["mean"], RAISED, rtol=0.01)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, DOUBLE])
