@@ -161,5 +161,21 @@ def test_the_figure_shows_every_arm_of_every_seed():
     ax, (legend,) = figure.axes[0], figure.legends
     assert [text.get_text() for text in legend.get_texts()] == list(arms["MNIST"])
     assert len(ax.lines) >= 7 * (3 + 1)
+    looks = {(handle.get_color(), handle.get_linestyle()) for handle in legend.legend_handles}
+    assert len(looks) == len(arms["MNIST"])  # more than there are colours
     plt.close(figure)
-    plt.close(figures.arms_over_images({}, {}, "Nothing yet"))
+    for draw in (figures.arms_over_images, figures.points_saved):
+        plt.close(draw({}, {}, "Nothing yet"))
+
+
+def test_points_saved_are_those_of_the_table():
+    stores = {name: ds for name, ds in changed().items() if name != "other"}
+    arms = study.published_arms({"first": earlier()["first"]}, stores)
+    figure = figures.points_saved(arms, stores, "Saved")
+    ax, table = figure.axes[0], study.changed_table(arms).set_index("arm")["points saved"]
+    means = [line for line in ax.lines if line.get_marker() == "o"]
+    names = [text.get_text() for text in ax.get_yticklabels()]
+    assert names == [name for name in arms["MNIST"] if name != "no noise"]
+    for name, line in zip(names, means, strict=True):
+        assert table[name].startswith(f"{100 * float(line.get_xdata()[0]):.1f} ")
+    plt.close(figure)

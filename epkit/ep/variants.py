@@ -1,6 +1,6 @@
 """Variants of the deep resistive network, to find out by intervention what noise does (notebook 12).
 
-Called as `DeepResistiveNetwork`. Those that only begin otherwise are that network; `engine.cpp` does what the others do.
+Called as `DeepResistiveNetwork`. Some are that network and only begin otherwise; `engine.cpp` does what the others do.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from .architecture import by_first_part, conjecture, errors_over_sigma, limits_o
 from .escape_from_the_plateau import along_the_way, escape_times, learning_curves, precision
 from .why_noise_helps import arms, conducting
 from .harnessing_noise import error_over_reads, gain_map
-from .published_arms import arms_over_images, reads_over_images
+from .published_arms import arms_over_images, points_saved, reads_over_images
 from .hardware_readouts import bits, dither_window, error_by_kind, limit_by_kind
 from .noise_in_relaxation import noise_in_relaxation, noise_while_training
 from .other_networks import error_by_rule

@@ -322,10 +322,12 @@ def interval(ax: Axes, x: Any, values: xr.Dataset, color: Any, form: str = "o", 
     ax.vlines(x, values.low, values.high, color=color, lw=lw)
 
 
-def runs_and_mean(ax: Axes, x: Any, runs: xr.DataArray, color: Any, thin: float, alpha: float, thick: float) -> None:
+def runs_and_mean(
+    ax: Axes, x: Any, runs: xr.DataArray, color: Any, thin: float, alpha: float, thick: float, ls: Any = "-"
+) -> None:
     """Thin lines of runs (epoch, seed), and a thick one of their mean, over x (epoch,); widths in points."""
-    ax.plot(x, runs, color=color, lw=thin, alpha=alpha)
-    ax.plot(x, runs.mean("seed"), color=color, lw=thick)
+    ax.plot(x, runs, color=color, lw=thin, ls=ls, alpha=alpha)
+    ax.plot(x, runs.mean("seed"), color=color, lw=thick, ls=ls)
 
 
 def seeds_and_mean(

@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from ..study.arms import QUIET
+from ..study.intervals import t_interval
 from ..study.plateau import images_seen
 from ..study.published import Arms, over_images
 from . import canvas
@@ -23,11 +25,11 @@ def arms_over_images(arms: Arms, stores: canvas.Stores, title: str) -> Figure:
         error = over_images(of_set)
         for name in of_set:
             runs = error.sel(arm=name).transpose("images", "seed").rename(images="epoch")
-            canvas.runs_and_mean(ax, error.images / 1000, runs, looks[name]["color"], 0.8, 0.5, 2)
+            canvas.runs_and_mean(ax, error.images / 1000, runs, thin=0.8, alpha=0.5, thick=2, **looks[name])
         canvas.error_axis(ax, float(error.chance))
         ax.set(xlabel="training images seen (thousands)", xlim=(0, None))
         ax.set_title(canvas.literally(data_set), fontsize="medium")
-    canvas.key(figure, looks)
+    canvas.key(figure, {name: look | {"lw": 2} for name, look in looks.items()})
     return canvas.finish_several(figure, title, stores, "thin: seeds; thick: their mean")
 
 
@@ -40,14 +42,37 @@ def reads_over_images(arms: Arms, stores: canvas.Stores) -> Figure:
         for name, ds in of_set.items():
             if "reads" in ds and np.isfinite(ds.reads).all():
                 runs = ds.reads.transpose("epoch", "seed")
-                canvas.runs_and_mean(ax, images_seen(ds) / 1000, runs, looks[name]["color"], 0.8, 0.5, 2)
-                drawn[name] = looks[name]
+                canvas.runs_and_mean(ax, images_seen(ds) / 1000, runs, thin=0.8, alpha=0.5, thick=2, **looks[name])
+                drawn[name] = looks[name] | {"lw": 2}
         ax.set(xlabel="training images seen (thousands)", xlim=(0, None), yscale="log", ylabel="reads averaged, N")
         ax.set_title(canvas.literally(data_set), fontsize="medium")
     canvas.key(figure, drawn)
     return canvas.finish_several(figure, "Reads that follow training", stores, "thin: seeds; thick: their mean")
 
 
+def points_saved(arms: Arms, stores: canvas.Stores, title: str) -> Figure:
+    """By how much every arm's last test error is below that without noise: a row an arm, a panel a data set."""
+    names = [name for name in _looks(arms) if name != QUIET]
+    figure, axes = canvas.blank(1, max(1, len(arms)), (3.4, 0.6 + 0.24 * len(names)), sharex=True, sharey=True)
+    for ax, (data_set, of_set) in zip(axes.flat, arms.items(), strict=False):
+        error = over_images(of_set).isel(images=-1)
+        for row, name in enumerate(names):
+            if name in of_set:
+                saved = error.sel(arm=QUIET) - error.sel(arm=name)
+                mean = t_interval(saved)
+                ax.plot(saved, np.full(saved.size, row + 0.3), ".", color="C0", **canvas.DOTS)
+                ax.hlines(row, mean.low, mean.high, color="C0", lw=1.6)
+                ax.plot(mean["mean"], row, "o", color="C0", ms=4)
+        ax.axvline(0, color="0.15", lw=0.8, ls=":")
+        ax.set_yticks(range(len(names)), names, fontsize="x-small")
+        ax.set(ylim=(len(names) - 0.4, -0.6), xlabel="points of test error saved")
+        ax.xaxis.set_major_formatter(canvas.PERCENT)
+        ax.set_title(canvas.literally(data_set), fontsize="medium")
+    note = "against training without noise, paired over seeds; small dots: seeds; bars: mean, 95 % t interval"
+    return canvas.finish_several(figure, title, stores, note)
+
+
 def _looks(arms: Arms) -> dict[str, dict[str, Any]]:
+    """A colour an arm, and another kind of line when all ten colours are taken."""
     names = dict.fromkeys(name for of_set in arms.values() for name in of_set)
-    return {name: {"color": f"C{number}", "lw": 2} for number, name in enumerate(names)}
+    return {name: {"color": f"C{k % 10}", "ls": ("-", (0, (4, 1.5)), ":")[k // 10 % 3]} for k, name in enumerate(names)}
