@@ -20,15 +20,15 @@ from .report import networks_of
 from .reported import reported_effects
 from .rules import relaxation_effects, rule_effects
 
-LAW, HARNESS = "11_what_sets_the_limit", "13_harnessing_noise"
+LAW, HARNESS, BOLD = "11_what_sets_the_limit", "13_harnessing_noise", "21_bold_rates"
 
 
 def later_effects(profile: str) -> dict[str, dict[str, Effect]]:
     """The `Effect` of each hypothesis, by notebook, of those notebooks that a profile has stores of."""
-    earlier, ended = (networks_of(profile, name) for name in (registered_claims().escape.notebook, HARNESS))
+    earlier = networks_of(profile, registered_claims().escape.notebook)
 
     def of_arms(notebook: str, stores: Stores) -> dict[str, Effect]:
-        return published_effects(published_arms(earlier, ended | dict(stores)), notebook)
+        return published_effects(published_arms(earlier, stores), notebook)
 
     judges: dict[str, Callable[[Stores], dict[str, Effect]]] = {
         LAW: partial(_of_the_law, profile),
@@ -39,6 +39,7 @@ def later_effects(profile: str) -> dict[str, dict[str, Effect]]:
         "17_noise_in_relaxation": relaxation_effects,
         "18_the_papers_numbers": reported_effects,
         **{name: partial(of_arms, name) for name in PAIRS if name != HARNESS},
+        BOLD: lambda stores: of_arms(BOLD, networks_of(profile, HARNESS) | dict(stores)),
     }
     return {
         name: effects

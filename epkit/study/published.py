@@ -78,15 +78,21 @@ def published_arms(earlier: Stores, stores: Stores) -> dict[str, dict[str, xr.Da
     """The `Arms` of `stores`, after the runs without noise and with noise throughout of those `earlier`.
 
     Of stores of equal training, `earlier` or longer, but for noise and what an arm changes; else none. Raises KeyError
-    where the earlier ones lack the noise of an arm.
+    where the earlier ones lack the noise of an arm, ValueError where the arms of a data set belong to different ones.
     """
     arms: dict[str, dict[str, xr.Dataset]] = {}
+    runs: dict[str, xr.Dataset] = {}
     for ds in stores.values():
         if twins := [other for other in earlier.values() if _twins(ds, other)]:
-            longest = first_setting(max(twins, key=images_in_all))
+            title, longest = ds.title.item(), max(twins, key=images_in_all)
+            if runs.setdefault(title, longest) is not longest:
+                raise ValueError(
+                    f"{title}, {arm(ds)}: is of another training than the arms before it, ask apart"
+                )
+            longest = first_setting(longest)
             sigma = float(ds.sigma.max()) or registered_claims().escape.primary.sigma or 0.0
             noisy, quiet = with_and_without(longest, sigma)
-            of_set = arms.setdefault(ds.title.item(), {QUIET: quiet, THROUGHOUT: noisy})
+            of_set = arms.setdefault(title, {QUIET: quiet, THROUGHOUT: noisy})
             for value in ds.sigma.values:
                 of_setting = f", {value:g} V" if ds.sizes["sigma"] > 1 else ""
                 of_set[arm(ds) + of_setting] = first_setting(ds).sel(sigma=value)
