@@ -23,7 +23,7 @@ from epkit.sweep import inputs, store
 from epkit.sweep.parameters import Summary
 
 ROOT = Path(__file__).parents[1]
-README = ROOT / "README.md"
+README, RESULTS = ROOT / "README.md", ROOT / "docs" / "results.md"
 NOTEBOOKS = inputs.study_notebooks()
 NAMES = [path.stem for path in NOTEBOOKS]
 
@@ -121,6 +121,20 @@ def test_pages_show_what_the_stores_say():
     for page, text in execute.generated(execute.README_PROFILE).items():
         assert text.count("\n") > 8
         assert execute.MARKS[0] + "\n" + text + execute.MARKS[1] in page.read_text(encoding="utf-8")
+
+
+CELLS = re.compile(r"^\| (\d\d) \| ([^|]+) \| [^|]+ \| ([^|]+) \| ([^|]+) \|", re.MULTILINE)
+VERDICTS = CELLS.findall(RESULTS.read_text("utf-8"))  # notebook, hypothesis, setting, value
+
+
+@pytest.mark.parametrize("number", sorted({row[0] for row in VERDICTS}))
+def test_verdicts_of_later_notebooks_are_those_that_the_notebook_shows(number):
+    """The table of all verdicts reads its stores by itself."""
+    (path,) = (ROOT / "notebooks").glob(f"{number}_*.ipynb")
+    cells = nbformat.read(path, as_version=4).cells
+    shown = "\n".join(o.get("data", {}).get("text/plain", "") for c in cells for o in c.get("outputs", []))
+    for _, hypothesis, setting, value in (row for row in VERDICTS if row[0] == number):
+        assert re.search(rf"{re.escape(hypothesis)} +{re.escape(setting)} +{re.escape(value)} ", shown), hypothesis
 
 
 def test_readme_is_read_in_a_minute():

@@ -62,6 +62,15 @@ def test_noise_that_ends_is_compared_with_longer_training_that_is_else_the_same(
     assert nothing["off_beats_noise"].reason.item() == "no such setting"
 
 
+def test_arms_of_different_runs_do_not_stand_side_by_side():
+    """Their runs without noise are different."""
+    first = falls(0.05, 2, (NOISE,), epochs=6, schedule={"rule": "until", "images": 2000}, test_images=500)
+    runs = earlier() | {"tested": falls(0.1, (4, 2), (0.0, NOISE), epochs=8, test_images=500)}
+    assert len(study.published_arms(runs, {"first": first})["MNIST"]) == 3
+    with pytest.raises(ValueError, match="MNIST, warm-up of 100 images: is of another training"):
+        study.published_arms(runs, {"first": first, "warm": changed()["warm"]})
+
+
 def test_what_helps_early_and_what_it_costs_late_are_asked_apart():
     facts = {"train_images": 30_000, "rates": [0.1, 0.1]}
     growing, adaptive = {"rule": "growing", "images": 10}, {"rule": "adaptive", "images": 10, "bound": 1.0}

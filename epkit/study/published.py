@@ -86,9 +86,7 @@ def published_arms(earlier: Stores, stores: Stores) -> dict[str, dict[str, xr.Da
         if twins := [other for other in earlier.values() if _twins(ds, other)]:
             title, longest = ds.title.item(), max(twins, key=images_in_all)
             if runs.setdefault(title, longest) is not longest:
-                raise ValueError(
-                    f"{title}, {arm(ds)}: is of another training than the arms before it, ask apart"
-                )
+                raise ValueError(f"{title}, {arm(ds)}: is of another training than the arms before it, ask apart")
             longest = first_setting(longest)
             sigma = float(ds.sigma.max()) or registered_claims().escape.primary.sigma or 0.0
             noisy, quiet = with_and_without(longest, sigma)
