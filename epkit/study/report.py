@@ -16,7 +16,7 @@ import xarray as xr
 
 from ..data import INFO
 from ..sweep import store
-from ..sweep.inputs import parameter_file, profile_folder
+from ..sweep.inputs import all_profiles, parameter_file
 from . import claims
 from .families import COLUMNS, VERDICTS, family_effects, family_rows, family_verdicts
 from .intervals import t_interval
@@ -311,10 +311,10 @@ def first_registration(judged: pd.DataFrame) -> pd.DataFrame:
 def networks_of(profile: str, notebook: str) -> dict[str, xr.Dataset]:
     """The trained networks of a notebook that has a store for each, by name, which is that of the file.
 
-    In the order of the profile's parameters, as the notebook itself has them: what is said of them does not depend on
-    who reads them.
+    In the order of the profile's parameters, if there are any, as the notebook itself has them: what is said of them
+    does not depend on who reads them.
     """
-    path = profile_folder(profile) / f"{notebook}.yaml"
+    path = all_profiles() / profile / f"{notebook}.yaml"
     order = list(parameter_file(path, f"params/{profile}/{path.name}").get("networks", {})) if path.exists() else []
     names = sorted(path.stem.removeprefix(f"{notebook}.") for path in store.results(profile).glob(f"{notebook}.*.nc"))
     names.sort(key=lambda name: order.index(name) if name in order else len(order))

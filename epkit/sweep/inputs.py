@@ -104,9 +104,14 @@ def _yaml(text: str, place: str) -> Any:
         raise ParameterError(f"{place}: not valid YAML: nested too deeply") from None
 
 
+def all_profiles() -> Path:
+    """The folder params of the checkout, or EPKIT_PARAMS."""
+    return environment_folder("EPKIT_PARAMS") or CHECKOUT / "params"
+
+
 def profile_folder(profile: str) -> Path:
-    """params/<profile> of the checkout, or under EPKIT_PARAMS; ParameterError if there is no such profile."""
-    folder = environment_folder("EPKIT_PARAMS") or CHECKOUT / "params"
+    """The folder of a profile; ParameterError if there is no such profile."""
+    folder = all_profiles()
     profiles = sorted(path.name for path in folder.iterdir() if path.is_dir())
     if profile not in profiles:
         raise ParameterError(f"profile = {shown(profile)}: no such profile; {hint(profile, profiles)}")
