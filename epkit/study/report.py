@@ -315,7 +315,7 @@ def networks_of(profile: str, notebook: str) -> dict[str, xr.Dataset]:
     does not depend on who reads them.
     """
     path = all_profiles() / profile / f"{notebook}.yaml"
-    order = list(parameter_file(path, f"params/{profile}/{path.name}").get("networks", {})) if path.exists() else []
+    order = list(parameter_file(path, f"params/{profile}/{path.name}").get("networks") or {}) if path.exists() else []
     names = sorted(path.stem.removeprefix(f"{notebook}.") for path in store.results(profile).glob(f"{notebook}.*.nc"))
     names.sort(key=lambda name: order.index(name) if name in order else len(order))
     stores = {name: store.read(store.results(profile) / f"{notebook}.{name}.nc") for name in names}
