@@ -194,7 +194,7 @@ template <class T> class Member {
         Reading readings[2];              // exact, and as read; empty where nothing learns from it
         Array<V> below, above;            // conductances to the layers below (n_pre, units), above (n_post, units)
         std::vector<double> sums;         // (panel): of the conductances below
-        T mean;                           // of those, where steps are exponential; or 0
+        T mean = 0;                       // of those; both only where steps are exponential
     };
 
     // The images of one batch.
@@ -258,7 +258,8 @@ public:
                 for (int noisy = 0; noisy < 2; ++noisy)
                     if (learned_from_[noisy]) contrast(k, l, p, n, std::max(phases[l], 1), noisy);
             });
-            if (thread == 0) judge(k), find_means(), find_pixels(k + 1);
+            if (thread == 0) judge(k), find_pixels(k + 1);
+            if (thread == 0 && b_.exponential) find_means();
             barrier_.wait();
             each(thread, 0, 1, [&](int l, const Panel& p, auto n) {
                 b_.exponential ? update<true>(k, l, p, n) : update<false>(k, l, p, n);
@@ -503,7 +504,7 @@ private:
             update_input<Exponential>(k, p, n, total);
         else
             update_inner<Exponential>(k, l, l - 1, layer.below + layers_[l - 1].units * p.first, p, n, total);
-        add_up(l, p, n, total);
+        if constexpr (Exponential) add_up(l, p, n, total);
         if (l + 1 < int(layers_.size()))
             update_inner<Exponential>(k, l, l + 1, layer.above + layers_[l + 1].units * p.first, p, n, total);
         finish(l, p, n, total, k + 1);
@@ -599,7 +600,7 @@ private:
             Layer& layer = layers_[l];
             const double count = double(l ? layers_[l - 1].units : 2 * inputs_) * layer.units;
             const double sum = std::accumulate(layer.sums.begin(), layer.sums.end(), 0.0);
-            layer.mean = b_.exponential ? T(sum / count) : T(0);
+            layer.mean = T(sum / count);
         }
     }
 
@@ -690,7 +691,7 @@ private:
             add_rows<N, 2>(layer.below + 2 * inputs_ * p.first, inputs_, total);
         else
             add_rows<N, 1>(layer.below + layers_[l - 1].units * p.first, layers_[l - 1].units, total);
-        add_up(l, p, n, total);
+        if (b_.exponential) add_up(l, p, n, total);
         if (l + 1 < int(layers_.size())) {
             const int post = layers_[l + 1].units;
             const T* weights = static_cast<const T*>(b_.weights[l + 1]) + m_ * int64_t(layer.units) * post;

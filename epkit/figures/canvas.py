@@ -322,6 +322,14 @@ def interval(ax: Axes, x: Any, values: xr.Dataset, color: Any, form: str = "o", 
     ax.vlines(x, values.low, values.high, color=color, lw=lw)
 
 
+def interval_in_row(ax: Axes, y: float, runs: xr.DataArray, color: Any, beside: float = 0.0) -> None:
+    """The mean of runs (seed,) with its interval, along x at the height y; the runs as dots, `beside` it."""
+    mean = t_interval(runs)
+    ax.plot(runs, np.full(runs.size, y + beside), ".", color=color, **DOTS | {"ms": 3, "alpha": 0.35})
+    ax.hlines(y, mean.low, mean.high, color=color, lw=1.6)
+    ax.plot(mean["mean"], y, "o", color=color, ms=3.5)
+
+
 def runs_and_mean(
     ax: Axes, x: Any, runs: xr.DataArray, color: Any, thin: float, alpha: float, thick: float, ls: Any = "-"
 ) -> None:

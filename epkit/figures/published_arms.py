@@ -6,7 +6,6 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ..study.arms import QUIET
-from ..study.intervals import t_interval
 from ..study.plateau import images_seen
 from ..study.published import Arms, over_images
 from . import canvas
@@ -25,11 +24,11 @@ def arms_over_images(arms: Arms, stores: canvas.Stores, title: str) -> Figure:
         error = over_images(of_set)
         for name in of_set:
             runs = error.sel(arm=name).transpose("images", "seed").rename(images="epoch")
-            canvas.runs_and_mean(ax, error.images / 1000, runs, thin=0.8, alpha=0.5, thick=2, **looks[name])
+            canvas.runs_and_mean(ax, error.images / 1000, runs, looks[name]["color"], 0.8, 0.5, 2, looks[name]["ls"])
         canvas.error_axis(ax, float(error.chance))
         ax.set(xlabel="training images seen (thousands)", xlim=(0, None))
         ax.set_title(canvas.literally(data_set), fontsize="medium")
-    canvas.key(figure, {name: look | {"lw": 2} for name, look in looks.items()})
+    canvas.key(figure, looks)
     return canvas.finish_several(figure, title, stores, "thin: seeds; thick: their mean")
 
 
@@ -42,8 +41,8 @@ def reads_over_images(arms: Arms, stores: canvas.Stores) -> Figure:
         for name, ds in of_set.items():
             if "reads" in ds and np.isfinite(ds.reads).all():
                 runs = ds.reads.transpose("epoch", "seed")
-                canvas.runs_and_mean(ax, images_seen(ds) / 1000, runs, thin=0.8, alpha=0.5, thick=2, **looks[name])
-                drawn[name] = looks[name] | {"lw": 2}
+                look = drawn[name] = looks[name]
+                canvas.runs_and_mean(ax, images_seen(ds) / 1000, runs, look["color"], 0.8, 0.5, 2, look["ls"])
         ax.set(xlabel="training images seen (thousands)", xlim=(0, None), yscale="log", ylabel="reads averaged, N")
         ax.set_title(canvas.literally(data_set), fontsize="medium")
     canvas.key(figure, drawn)
@@ -58,11 +57,7 @@ def points_saved(arms: Arms, stores: canvas.Stores, title: str) -> Figure:
         error = over_images(of_set).isel(images=-1)
         for row, name in enumerate(names):
             if name in of_set:
-                saved = error.sel(arm=QUIET) - error.sel(arm=name)
-                mean = t_interval(saved)
-                ax.plot(saved, np.full(saved.size, row + 0.3), ".", color="C0", **canvas.DOTS)
-                ax.hlines(row, mean.low, mean.high, color="C0", lw=1.6)
-                ax.plot(mean["mean"], row, "o", color="C0", ms=4)
+                canvas.interval_in_row(ax, row, error.sel(arm=QUIET) - error.sel(arm=name), "C0", beside=0.3)
         ax.axvline(0, color="0.15", lw=0.8, ls=":")
         ax.set_yticks(range(len(names)), names, fontsize="x-small")
         ax.set(ylim=(len(names) - 0.4, -0.6), xlabel="points of test error saved")
@@ -75,4 +70,5 @@ def points_saved(arms: Arms, stores: canvas.Stores, title: str) -> Figure:
 def _looks(arms: Arms) -> dict[str, dict[str, Any]]:
     """A colour an arm, and another kind of line when all ten colours are taken."""
     names = dict.fromkeys(name for of_set in arms.values() for name in of_set)
-    return {name: {"color": f"C{k % 10}", "ls": ("-", (0, (4, 1.5)), ":")[k // 10 % 3]} for k, name in enumerate(names)}
+    lines = "-", (0, (4, 1.5)), ":"
+    return {name: {"color": f"C{k % 10}", "ls": lines[k // 10 % 3], "lw": 2} for k, name in enumerate(names)}

@@ -8,7 +8,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..study.arms import QUIET, arm, arm_errors
-from ..study.intervals import t_interval
 from ..study.limit import final_error
 from . import canvas
 
@@ -47,11 +46,8 @@ def arms(stores: canvas.Stores) -> Figure:
 def _dots(ax: Axes, row: int, error: xr.DataArray, colours: Mapping[float, str]) -> None:
     """The runs of an arm, error (sigma, seed), with mean and interval of each sigma, beside one another."""
     for number, sigma in enumerate(error.sigma.values):
-        runs, colour = error.sel(sigma=sigma), colours[float(sigma)]
-        y, mean = row + 0.34 * (number - (error.sizes["sigma"] - 1) / 2), t_interval(runs)
-        ax.plot(runs, np.full(runs.size, y), ".", color=colour, **canvas.DOTS | {"ms": 3, "alpha": 0.35})
-        ax.hlines(y, mean.low, mean.high, color=colour, lw=1.6)
-        ax.plot(mean["mean"], y, "o", color=colour, ms=3.5)
+        y = row + 0.34 * (number - (error.sizes["sigma"] - 1) / 2)
+        canvas.interval_in_row(ax, y, error.sel(sigma=sigma), colours[float(sigma)])
 
 
 def conducting(stores: canvas.Stores) -> Figure:

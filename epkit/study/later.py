@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 
 import pandas as pd
 
@@ -25,7 +25,8 @@ LAW, HARNESS, BOLD = "11_what_sets_the_limit", "13_harnessing_noise", "21_bold_r
 
 def later_effects(profile: str) -> dict[str, dict[str, Effect]]:
     """The `Effect` of each hypothesis, by notebook, of those notebooks that a profile has stores of."""
-    earlier = networks_of(profile, registered_claims().escape.notebook)
+    networks = cache(partial(networks_of, profile))
+    earlier = networks(registered_claims().escape.notebook)
 
     def of_arms(notebook: str, stores: Stores) -> dict[str, Effect]:
         return published_effects(published_arms(earlier, stores), notebook)
@@ -39,12 +40,10 @@ def later_effects(profile: str) -> dict[str, dict[str, Effect]]:
         "17_noise_in_relaxation": relaxation_effects,
         "18_the_papers_numbers": reported_effects,
         **{name: partial(of_arms, name) for name in PAIRS if name != HARNESS},
-        BOLD: lambda stores: of_arms(BOLD, networks_of(profile, HARNESS) | dict(stores)),
+        BOLD: lambda stores: of_arms(BOLD, networks(HARNESS) | dict(stores)),
     }
     return {
-        name: effects
-        for name, judge in judges.items()
-        if (stores := networks_of(profile, name)) and (effects := judge(stores))
+        name: effects for name, judge in judges.items() if (stores := networks(name)) and (effects := judge(stores))
     }
 
 
