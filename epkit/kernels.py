@@ -6,12 +6,14 @@ import contextlib
 import os
 import sys
 import tempfile
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import papermill
+from jupyter_client.asynchronous.client import AsyncKernelClient
 from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
 from jupyter_core.utils import run_sync
@@ -25,6 +27,18 @@ KERNEL_ARGUMENTS = ["--IPKernelApp.log_level=CRITICAL", "--HistoryManager.hist_f
 
 class KernelDied(RuntimeError):
     """The process that executes a notebook can't be started, or ended, twice; the message names the notebook."""
+
+
+class Client(AsyncKernelClient):
+    """A client without the thread that listens for heartbeats: whether a kernel lives is asked of its manager.
+
+    That thread can't be ended while it begins, as an interrupt may ask.
+    """
+
+    def start_channels(
+        self, shell: bool = True, iopub: bool = True, stdin: bool = True, hb: bool = False, control: bool = True
+    ) -> None:
+        super().start_channels(shell, iopub, stdin, hb, control)
 
 
 class Kernel(AsyncKernelManager):
@@ -53,7 +67,7 @@ def kernels(number: int = 1) -> Iterator[list[Kernel]]:
     the reader's IPython settings, startup files and history.
     """
     specs = KernelSpecManager(kernel_dirs=[])  # leaves ipykernel's own
-    managers = [Kernel(kernel_name="python3", kernel_spec_manager=specs) for _ in range(number)]
+    managers = [Kernel(kernel_name="python3", kernel_spec_manager=specs, client_factory=Client) for _ in range(number)]
     with tempfile.TemporaryDirectory(prefix="epkit-", ignore_cleanup_errors=True) as folder:
         for manager in managers:
             assert manager.kernel_spec
@@ -109,14 +123,13 @@ def _executed(
 ) -> nbformat.NotebookNode:
     """What papermill makes, and writes to `target`; a kernel that dies is replaced if `again`."""
     try:
-        _make_ready(kernel)
-    except OSError as error:  # told apart from those of `target`
-        raise KernelDied(f"{source.stem}: no kernel can be started ({error.strerror or error})") from error
-    try:
+        _make_ready(kernel, source.stem)
         return papermill.execute_notebook(
             str(source), str(target), parameters, kernel_name="python3", cwd=str(CHECKOUT),
             progress_bar=False, stderr_file=sys.stderr, start_timeout=KERNEL_ANSWERS, km=kernel,
         )  # fmt: skip
+    except KernelDied:
+        raise
     except RuntimeError as error:  # nbclient's DeadKernelError, jupyter_client's RuntimeError
         reason = str(error).strip().rstrip(".")
         guess = " (killed, or too little memory?)" if "died" in reason else ""
@@ -126,17 +139,24 @@ def _executed(
         print(f"{died}. Once more.", file=sys.stderr)
         with kernels() as (another,):
             return _executed(source, target, parameters, another, again=False)
+    except KeyboardInterrupt as interrupt:
+        # A socket that was half made has no owner but these frames, and the context would wait for it for ever.
+        traceback.clear_frames(interrupt.__traceback__)
+        raise
     finally:
         kernel.close_client()
 
 
-def _make_ready(kernel: Kernel) -> None:
-    """Start a kernel, or empty it of what the last notebook left."""
-    if not kernel.has_kernel:
-        run_sync(kernel.start_kernel)(cwd=str(CHECKOUT), extra_arguments=KERNEL_ARGUMENTS)
-        kernel.started = True
+def _make_ready(kernel: Kernel, name: str) -> None:
+    """Start a kernel, or empty it of what the last notebook left; KernelDied, which says `name`, where none starts."""
+    if kernel.has_kernel:
+        client = kernel.client()
+        client.start_channels()
+        run_sync(client.execute)("%reset -f", reply=True, timeout=KERNEL_ANSWERS)
+        kernel.close_client()
         return
-    client = kernel.blocking_client()
-    client.start_channels()
-    client.execute("%reset -f", reply=True, timeout=KERNEL_ANSWERS)
-    client.stop_channels()
+    try:
+        run_sync(kernel.start_kernel)(cwd=str(CHECKOUT), extra_arguments=KERNEL_ARGUMENTS)
+    except OSError as error:
+        raise KernelDied(f"{name}: no kernel can be started ({error.strerror or error})") from error
+    kernel.started = True

@@ -1,6 +1,7 @@
 """Every notebook by papermill at profile smoke, and what must be true of the committed ones."""
 
 import ast
+import contextlib
 import json
 import os
 import platform
@@ -8,14 +9,18 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import nbformat
+import papermill
 import pytest
+import zmq.sugar.socket
 from click.testing import CliRunner
 
 from epkit import __main__ as execute
+from epkit import kernels
 from epkit.files import StoreError
 from epkit.messages import ParameterError
 from epkit.study.limit import critical_limit, final_error
@@ -354,6 +359,44 @@ def test_a_signal_ends_it_like_ctrl_c_and_leaves_nothing(one_notebook, tmp_path)
     assert not leftover.exists()
     assert foreign.exists(), "of another machine"
     assert own.exists(), "of a process that lives"
+
+
+@pytest.mark.filterwarnings("ignore:Unclosed socket:ResourceWarning")
+def test_an_interrupt_while_sockets_are_made_leaves_nothing_to_wait_for(monkeypatch):
+    """At every line in which pyzmq makes a client's sockets: for an open socket their context would wait for ever."""
+    lines = 0
+
+    def interrupted_at(number: int) -> None:
+        def trace(frame, event, _):
+            nonlocal lines
+            if event == "line" and frame.f_code.co_filename == zmq.sugar.socket.__file__:
+                lines += 1
+                if lines == number:
+                    sys.settrace(None)
+                    raise KeyboardInterrupt
+            return trace
+
+        def open_channels(*_, km, **__):
+            sys.settrace(trace)
+            try:
+                km.client().start_channels()
+            finally:
+                sys.settrace(None)
+
+        monkeypatch.setattr(papermill, "execute_notebook", open_channels)
+        with kernels.kernels() as (kernel,), contextlib.suppress(KeyboardInterrupt):
+            kernel.shell_port, kernel.iopub_port, kernel.stdin_port, kernel.hb_port, kernel.control_port = range(1, 6)
+            kernels._executed(Path("a.ipynb"), Path("b.ipynb"), {}, kernel)
+
+    monkeypatch.setattr(kernels, "_make_ready", lambda *_: None)
+    interrupted_at(0)
+    assert lines > 50
+    for number in range(1, lines + 1):
+        lines = 0
+        thread = threading.Thread(target=interrupted_at, args=(number,), daemon=True)
+        thread.start()
+        thread.join(60)
+        assert not thread.is_alive(), f"waits for ever after an interrupt at line {number}"
 
 
 def test_too_few_open_files_are_told_by_their_name(tmp_path):
