@@ -185,6 +185,7 @@ def test_points_saved_are_those_of_the_table():
     means = [line for line in ax.lines if line.get_marker() == "o"]
     names = [text.get_text() for text in ax.get_yticklabels()]
     assert names == [name for name in arms["MNIST"] if name != "no noise"]
+    assert any(f"noise: {NOISE:g} V; against" in text.get_text() for text in figure.texts)
     for name, line in zip(names, means, strict=True):
         assert table[name].startswith(f"{100 * float(line.get_xdata()[0]):.1f} ")
     plt.close(figure)

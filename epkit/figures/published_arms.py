@@ -29,7 +29,7 @@ def arms_over_images(arms: Arms, stores: canvas.Stores, title: str) -> Figure:
         ax.set(xlabel="training images seen (thousands)", xlim=(0, None))
         ax.set_title(canvas.literally(data_set), fontsize="medium")
     canvas.key(figure, looks)
-    return canvas.finish_several(figure, title, stores, "thin: seeds; thick: their mean")
+    return _finish(figure, title, stores, "thin: seeds; thick: their mean")
 
 
 def reads_over_images(arms: Arms, stores: canvas.Stores) -> Figure:
@@ -46,7 +46,7 @@ def reads_over_images(arms: Arms, stores: canvas.Stores) -> Figure:
         ax.set(xlabel="training images seen (thousands)", xlim=(0, None), yscale="log", ylabel="reads averaged, N")
         ax.set_title(canvas.literally(data_set), fontsize="medium")
     canvas.key(figure, drawn)
-    return canvas.finish_several(figure, "Reads that follow training", stores, "thin: seeds; thick: their mean")
+    return _finish(figure, "Reads that follow training", stores, "thin: seeds; thick: their mean")
 
 
 def points_saved(arms: Arms, stores: canvas.Stores, title: str) -> Figure:
@@ -64,7 +64,13 @@ def points_saved(arms: Arms, stores: canvas.Stores, title: str) -> Figure:
         ax.xaxis.set_major_formatter(canvas.PERCENT)
         ax.set_title(canvas.literally(data_set), fontsize="medium")
     note = "against training without noise, paired over seeds; small dots: seeds; bars: mean, 95 % t interval"
-    return canvas.finish_several(figure, title, stores, note)
+    return _finish(figure, title, stores, note)
+
+
+def _finish(figure: Figure, title: str, stores: canvas.Stores, note: str) -> Figure:
+    noise = {sigma for ds in stores.values() for sigma in ds.sigma.values.tolist()} - {0.0}
+    size = f"noise: {canvas.span(noise)} V; " if noise else ""
+    return canvas.finish_several(figure, title, stores, size + note)
 
 
 def _looks(arms: Arms) -> dict[str, dict[str, Any]]:
