@@ -30,15 +30,21 @@ class KernelDied(RuntimeError):
 
 
 class Client(AsyncKernelClient):
-    """A client without the thread that listens for heartbeats: whether a kernel lives is asked of its manager.
+    """A client that can be closed after an interrupt while its channels open.
 
-    That thread can't be ended while it begins, as an interrupt may ask.
+    Without the thread that listens for heartbeats, which can't be ended while it begins; whether a kernel lives is
+    asked of its manager.
     """
 
     def start_channels(
         self, shell: bool = True, iopub: bool = True, stdin: bool = True, hb: bool = False, control: bool = True
     ) -> None:
-        super().start_channels(shell, iopub, stdin, hb, control)
+        try:
+            super().start_channels(shell, iopub, stdin, hb, control)
+        except KeyboardInterrupt as interrupt:
+            # A socket that was half made has no owner but these frames, and its context would wait for it for ever.
+            traceback.clear_frames(interrupt.__traceback__)
+            raise
 
 
 class Kernel(AsyncKernelManager):
@@ -123,13 +129,14 @@ def _executed(
 ) -> nbformat.NotebookNode:
     """What papermill makes, and writes to `target`; a kernel that dies is replaced if `again`."""
     try:
-        _make_ready(kernel, source.stem)
+        _make_ready(kernel)
+    except OSError as error:  # told apart from those of `target`
+        raise KernelDied(f"{source.stem}: no kernel can be started ({error.strerror or error})") from error
+    try:
         return papermill.execute_notebook(
             str(source), str(target), parameters, kernel_name="python3", cwd=str(CHECKOUT),
             progress_bar=False, stderr_file=sys.stderr, start_timeout=KERNEL_ANSWERS, km=kernel,
         )  # fmt: skip
-    except KernelDied:
-        raise
     except RuntimeError as error:  # nbclient's DeadKernelError, jupyter_client's RuntimeError
         reason = str(error).strip().rstrip(".")
         guess = " (killed, or too little memory?)" if "died" in reason else ""
@@ -139,24 +146,17 @@ def _executed(
         print(f"{died}. Once more.", file=sys.stderr)
         with kernels() as (another,):
             return _executed(source, target, parameters, another, again=False)
-    except KeyboardInterrupt as interrupt:
-        # A socket that was half made has no owner but these frames, and the context would wait for it for ever.
-        traceback.clear_frames(interrupt.__traceback__)
-        raise
     finally:
         kernel.close_client()
 
 
-def _make_ready(kernel: Kernel, name: str) -> None:
-    """Start a kernel, or empty it of what the last notebook left; KernelDied, which says `name`, where none starts."""
-    if kernel.has_kernel:
-        client = kernel.client()
-        client.start_channels()
-        run_sync(client.execute)("%reset -f", reply=True, timeout=KERNEL_ANSWERS)
-        kernel.close_client()
-        return
-    try:
+def _make_ready(kernel: Kernel) -> None:
+    """Start a kernel, or empty it of what the last notebook left."""
+    if not kernel.has_kernel:
         run_sync(kernel.start_kernel)(cwd=str(CHECKOUT), extra_arguments=KERNEL_ARGUMENTS)
-    except OSError as error:
-        raise KernelDied(f"{name}: no kernel can be started ({error.strerror or error})") from error
-    kernel.started = True
+        kernel.started = True
+        return
+    client = kernel.client()
+    client.start_channels()
+    run_sync(client.execute)("%reset -f", reply=True, timeout=KERNEL_ANSWERS)
+    kernel.close_client()
