@@ -156,7 +156,10 @@ def _make_ready(kernel: Kernel) -> None:
         run_sync(kernel.start_kernel)(cwd=str(CHECKOUT), extra_arguments=KERNEL_ARGUMENTS)
         kernel.started = True
         return
-    client = kernel.client()
-    client.start_channels()
-    run_sync(client.execute)("%reset -f", reply=True, timeout=KERNEL_ANSWERS)
+    run_sync(_reset)(kernel.client())
     kernel.close_client()
+
+
+async def _reset(client: Client) -> None:
+    client.start_channels()
+    await client.execute("%reset -f", reply=True, timeout=KERNEL_ANSWERS)
