@@ -129,7 +129,7 @@ def _executed(
 ) -> nbformat.NotebookNode:
     """What papermill makes, and writes to `target`; a kernel that dies is replaced if `again`."""
     try:
-        _make_ready(kernel)
+        run_sync(_make_ready)(kernel)
     except OSError as error:  # told apart from those of `target`
         raise KernelDied(f"{source.stem}: no kernel can be started ({error.strerror or error})") from error
     try:
@@ -150,16 +150,13 @@ def _executed(
         kernel.close_client()
 
 
-def _make_ready(kernel: Kernel) -> None:
+async def _make_ready(kernel: Kernel) -> None:
     """Start a kernel, or empty it of what the last notebook left."""
     if not kernel.has_kernel:
-        run_sync(kernel.start_kernel)(cwd=str(CHECKOUT), extra_arguments=KERNEL_ARGUMENTS)
+        await kernel.start_kernel(cwd=str(CHECKOUT), extra_arguments=KERNEL_ARGUMENTS)
         kernel.started = True
         return
-    run_sync(_reset)(kernel.client())
-    kernel.close_client()
-
-
-async def _reset(client: Client) -> None:
+    client = kernel.client()
     client.start_channels()
     await client.execute("%reset -f", reply=True, timeout=KERNEL_ANSWERS)
+    kernel.close_client()
