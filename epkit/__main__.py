@@ -314,7 +314,7 @@ def generated(profile: str) -> dict[Path, str]:
         sweeps = [ds for ds in stores.values() if "run" in ds]
         runs = sum(int((ds.run != "").sum()) for ds in sweeps)
         minutes = sum(float(ds.wall_time.sum()) for ds in sweeps) / 60
-        makers = sorted({f"{ds.attrs['source']}; {ds.attrs['machine']}" for ds in stores.values()})
+        makers = sorted({maker for ds in stores.values() for maker in store.makers(ds)})
         first, *more = stores
         files = f"`results/{profile}/{f'{name}*.nc' if more else first.name}`" + f" ({1 + len(more)})" * bool(more)
         rows.append([f"`{name}`", files, f"{runs:,}", f"{minutes:,.0f}", " and ".join(makers)])
