@@ -124,9 +124,10 @@ def test_equals_torch(inputs, hidden, outputs, members, batch, streams, nudge, n
 
 @compiled
 @pytest.mark.parametrize("members", [1, 2, 5])
+@pytest.mark.parametrize("sharing", range(3))
 @pytest.mark.parametrize("make", engine.NATIVE)
-def test_threads_change_no_bit(members, make, monkeypatch):
-    monkeypatch.setattr(engine._Pace, "choose", lambda self: True)  # share members, even where it is slower
+def test_threads_change_no_bit(members, make, sharing, monkeypatch):
+    monkeypatch.setattr(engine._Pace, "choose", lambda self: sharing)  # even where it is slower
     arguments = problem((9, 66, 130, 5), members, streams=min(2, members), make=make)
     results = []
     for count in (1, 2, 3):
@@ -158,9 +159,10 @@ def test_cutting_into_blocks_changes_no_bit(make):
 
 
 @compiled
+@pytest.mark.parametrize("sharing", range(3))
 @pytest.mark.parametrize("threads_count", [1, 2])
-def test_a_diverged_member_shows_and_stays_alone(threads_count, monkeypatch):
-    monkeypatch.setattr(engine._Pace, "choose", lambda self: True)
+def test_a_diverged_member_shows_and_stays_alone(threads_count, sharing, monkeypatch):
+    monkeypatch.setattr(engine._Pace, "choose", lambda self: sharing)
     torch.set_num_threads(threads_count)
     arguments = problem(members=3)
     healthy = outcome(copied(arguments))

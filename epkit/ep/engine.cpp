@@ -58,7 +58,7 @@ struct Block {
     int64_t exponential;  // 1 where steps are those of `variants.ExponentialNetwork`, or 0
     int64_t operation_count, draws, reads;  // reads are averaged
     int64_t layers, members, steps, batch, iterations;
-    int64_t threads, team;  // in all, and at most on one member
+    int64_t threads, sharing;  // in all, and which members several of them share: 0 none, 1 the last few, 2 all
 };
 
 // Whether the processor gains by having memory fetched that it will need: see `multiply`.
@@ -730,29 +730,33 @@ private:
     Pixels pixels_[2];       // of this step and the next
 };
 
-// Whole rounds: each thread takes one member after the other. The rest: each member has a team of threads.
+// Whole rounds: each thread takes one member after the other. The rest, or all members one by one: a team on each.
 template <class T> void run(const Block& block) {
-    const int threads = int(block.threads), members = int(block.members), rest = members % threads;
-    const int team = rest ? std::min(threads / rest, int(block.team)) : 0;
+    const int threads = int(block.threads), members = int(block.members);
+    const int alone = block.sharing == 2 ? 0 : members - members % threads;
     std::atomic<int> next{0};
     std::atomic<bool> failed{false};
     std::vector<std::thread> running;
-    for (int t = 0; t < threads && members >= threads; ++t)
+    for (int t = 0; t < threads && alone; ++t)
         running.emplace_back([&] {
             try {
-                for (int m; (m = next++) < members - rest;) Member<T>(block, m, 1).run(0);
+                for (int m; (m = next++) < alone;) Member<T>(block, m, 1).run(0);
             } catch (const std::bad_alloc&) {
                 failed = true;
             }
         });
     for (auto& thread : running) thread.join();
     if (failed) throw std::bad_alloc();
-    running.clear();
-    std::vector<std::unique_ptr<Member<T>>> shared;
-    for (int m = members - rest; m < members; ++m) shared.push_back(std::make_unique<Member<T>>(block, m, team));
-    for (auto& member : shared)
-        for (int t = 0; t < team; ++t) running.emplace_back([&member, t] { member->run(t); });
-    for (auto& thread : running) thread.join();
+    const int at_once = block.sharing == 2 ? 1 : std::max(1, members - alone);
+    const int team = block.sharing ? threads / at_once : 1;
+    for (int first = alone; first < members; first += at_once) {
+        running.clear();
+        std::vector<std::unique_ptr<Member<T>>> shared;
+        for (int m = first; m < first + at_once; ++m) shared.push_back(std::make_unique<Member<T>>(block, m, team));
+        for (auto& member : shared)
+            for (int t = 0; t < team; ++t) running.emplace_back([&member, t] { member->run(t); });
+        for (auto& thread : running) thread.join();
+    }
 }
 
 }  // namespace

@@ -155,8 +155,8 @@ class _NativeBlock(ctypes.Structure):
         + [(name, ctypes.c_void_p) for name in ("x", "target", "noise", "scale", "rates", "rise", "nudge")]
         + [(name, ctypes.c_void_p) for name in ("wrong", "cost", "operations")]
         + [(name, ctypes.c_double) for name in ("bias_rate", "gain", "leak")]
-        + [(name, ctypes.c_int64) for name in ("exponential", "operation_count", "draws", "reads")]
-        + [(name, ctypes.c_int64) for name in ("layers", "members", "steps", "batch", "iterations", "threads", "team")]
+        + [(name, ctypes.c_int64) for name in ("exponential", "operation_count", "draws", "reads", "layers", "members")]
+        + [(name, ctypes.c_int64) for name in ("steps", "batch", "iterations", "threads", "sharing")]
     )
 
 
@@ -231,27 +231,29 @@ def _processor() -> str:
 
 
 class _Pace:
-    """Chooses whether threads share a member, by the clock: the result is the same to the bit.
+    """Chooses which members several threads share (0 none, 1 the last few, 2 all), by the clock, equal to the bit.
 
-    Sharing is faster while each thread has a core to itself, and many times slower on a busy machine, where
-    all wait for the one that has lost its core. The other way is tried again, the later the worse it was.
+    Sharing is faster while each thread has a core to itself, and many times slower on a busy machine, where all wait
+    for the one that has lost its core; sharing all, where a member's conductances fill the cache. The other ways are
+    tried again in turn, the later the worse the last was.
     """
 
     def __init__(self) -> None:
-        self.shared, self.seconds, self.left = False, float("inf"), 1
+        self.sharing, self.seconds, self.trial, self.left = 0, float("inf"), 1, 1
 
-    def choose(self) -> bool:
-        """Whether the next block is to be shared."""
-        return self.shared if self.left else not self.shared
+    def choose(self) -> int:
+        """How the next block is to be shared."""
+        return self.sharing if self.left else self.trial
 
     def record(self, seconds: float) -> None:
         """Takes what a step of that block took."""
         if self.left:
             self.seconds, self.left = seconds, self.left - 1
             return
-        self.left = 1 + int(8 * max(1.0, seconds / self.seconds))
+        self.left = 4 + int(32 * max(0.0, seconds / self.seconds - 1))  # so that trials cost a thirtieth at most
         if seconds < self.seconds:
-            self.shared, self.seconds = not self.shared, seconds
+            self.sharing, self.seconds = self.trial, seconds
+        self.trial = next(way for way in ((self.trial + 1) % 3, (self.trial + 2) % 3) if way != self.sharing)
 
 
 _paces: defaultdict[tuple[object, ...], _Pace] = defaultdict(_Pace)
@@ -296,7 +298,7 @@ def native_steps(net: DeepResistiveNetwork, block: Block, rule: Rule) -> Outcome
         wrong.data_ptr(), cost.data_ptr(), ctypes.cast(listed, ctypes.c_void_p) if operations else None,
         rule.bias_rate, net.input_gain, variants.LEAK if isinstance(net, variants.LeakyNetwork) else 0.0,
         isinstance(net, variants.ExponentialNetwork), len(natives), max(1, draws), reads,
-        layers, members, steps, batch, rule.iterations, threads, threads if pace.choose() else 1,
+        layers, members, steps, batch, rule.iterations, threads, pace.choose(),
     )  # fmt: skip
     begin = perf_counter()
     if compiled.epkit_steps(ctypes.byref(native), like.element_size()):
