@@ -142,8 +142,8 @@ def add(
             raise ValueError(f"{part}: class numbers must be integers from 0 to 9, pixels finite numbers")
     (x, y), (x_test, y_test) = pairs
     shape = shape or (1, x.shape[1])
-    if shape[0] * shape[1] != x.shape[1]:
-        raise ValueError(f"shape = {shape}: an image has {x.shape[1]} pixels")
+    if min(shape) < 1 or shape[0] * shape[1] != x.shape[1]:
+        raise ValueError(f"shape = {shape}: must be rows and columns of an image's {x.shape[1]} pixels")
     own = Split(x.float(), y.long(), x_test.float(), y_test.long())
     if name in INFO and not INFO[name].own:
         raise ValueError(f"name = {name!r}: is a data set of epkit's; choose another name")

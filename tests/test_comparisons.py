@@ -46,6 +46,29 @@ def test_the_untrained_pass_is_kept(tmp_path, monkeypatch):
     assert store.parameters(first)["networks"]["two"]["hidden"] == [12, 12]
 
 
+@pytest.mark.parametrize("look", [untrained, epkit.predicted])
+def test_runs_and_networks_before_training_never_take_each_others_place(tmp_path, look):
+    path = tmp_path / "sweep.nc"
+    ds = epkit.run(TINY, path)
+    with pytest.raises(epkit.StoreError, match="holds another kind of experiment, which would be lost; name another"):
+        look({"two": TINY}, path)
+    xr.testing.assert_identical(epkit.run(TINY, path), ds)
+    before = look({"two": TINY}, tmp_path / "before.nc")
+    with pytest.raises(epkit.StoreError, match="holds another kind of experiment, which would be lost; name another"):
+        epkit.run(TINY, tmp_path / "before.nc")
+    xr.testing.assert_identical(look({"two": TINY}, tmp_path / "before.nc"), before)
+    epkit.run(TINY, tmp_path / "before.nc", replace=True)
+    xr.testing.assert_identical(look({"two": TINY}, tmp_path / "before.nc.old"), before)
+
+
+@pytest.mark.parametrize("look", [untrained, epkit.predicted])
+@pytest.mark.parametrize("change", [{"variant": "leaky"}, {"cold": True}, {"nudged_iterations": 9}])
+def test_what_a_look_before_training_would_leave_out_is_refused(tmp_path, look, change):
+    (name,) = change
+    with pytest.raises(epkit.ParameterError, match=f"networks.a: {name} = .*: only EP in the resistive network"):
+        look({"a": TINY | change}, tmp_path / "before.nc")
+
+
 def test_the_planted_law_is_found():
     stores, before = synthetic.architecture()
     again = stores | {"width-again": stores["width-128"]}

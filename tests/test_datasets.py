@@ -375,6 +375,8 @@ def test_images_of_ones_own_are_run_by_name_and_named_by_their_content(own, tmp_
     assert checksum("mine") != first
     with pytest.raises(epkit.StoreError, match="another experiment"):
         epkit.run(sweep, tmp_path / "mine.nc")
+    images = epkit.run(sweep, tmp_path / "others.nc").image  # the new ones, whatever was loaded before
+    np.testing.assert_allclose(images.values.reshape(3, 12), ds.image.values.reshape(3, 12) + 0.1, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -385,7 +387,8 @@ def test_images_of_ones_own_are_run_by_name_and_named_by_their_content(own, tmp_
         ({"test": (np.ones((4, 2)), np.zeros(4, int))}, r"test: images \(4, 2\)"),
         ({"train": (np.ones((4, 3)), np.full(4, 10))}, "class numbers must be integers from 0 to 9"),
         ({"train": (np.full((4, 3), np.nan), np.zeros(4, int))}, "pixels finite numbers"),
-        ({"shape": (2, 2)}, r"shape = \(2, 2\): an image has 3 pixels"),
+        ({"shape": (2, 2)}, r"shape = \(2, 2\): must be rows and columns of an image's 3 pixels"),
+        ({"shape": (-1, -3)}, r"shape = \(-1, -3\): must be rows and columns"),
     ],
 )
 def test_impossible_images_of_ones_own_are_refused(change, message):

@@ -151,6 +151,42 @@ def test_a_killed_sweep_goes_on_where_it_stopped_and_gives_the_same_numbers(tmp_
     xr.testing.assert_equal(resumed.drop_vars("wall_time"), undisturbed.drop_vars("wall_time"))
 
 
+def test_what_is_unfinished_of_a_sweep_outlives_another_sweep_at_its_place(tmp_path, counted, monkeypatch):
+    path, finish = tmp_path / "sweep.nc", ensemble.trained
+
+    def interrupted(sweep, group, *arguments, **named):
+        if group[0].seed:
+            raise KeyboardInterrupt
+        return finish(sweep, group, *arguments, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ensemble, "trained", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            epkit.run(TINY, path)
+    assert len(counted) == 1
+    epkit.run(TINY | {"epochs": 1}, path)
+    del counted[:]
+    epkit.run(TINY, path, replace=True)
+    assert [group[0].seed for group in counted] == [1]
+    assert not path.with_suffix(".parts").exists()
+
+
+def test_a_nudge_that_has_no_steady_state_is_refused_whatever_the_rates(tmp_path):
+    for rates in (None, [0.01] * 3):
+        with pytest.raises(ParameterError, match="beta: smaller ones are allowed"):
+            epkit.run(TINY | {"beta": 50.0, "rates": rates}, tmp_path / "sweep.nc")
+
+
+def test_runs_that_a_replaced_store_shares_are_taken_from_it(tmp_path, counted):
+    path = tmp_path / "sweep.nc"
+    first = epkit.run(TINY, path)
+    del counted[:]
+    second = epkit.run(TINY | {"sigma": [0.0, 2e-3]}, path, replace=True)
+    assert [point.sigma for group in counted for point in group] == [2e-3] * 2
+    xr.testing.assert_identical(store.read(path.with_name("sweep.nc.old")), first)
+    xr.testing.assert_equal(second.sel(sigma=0.0), first.sel(sigma=0.0))
+
+
 def test_a_long_run_that_is_interrupted_goes_on_from_its_checkpoint(tmp_path, monkeypatch):
     """Within an epoch: what a kill takes is the time since the last checkpoint."""
     parameters = TINY | {"looks": 3}

@@ -201,7 +201,6 @@ def damaged_copies(content, number, random):
 def test_damaged_stores_parts_and_checkpoints_are_found(tmp_path, tries, counted, monkeypatch):
     """Whatever bit, whatever length: refused, or read as what was written; never other numbers, never a crash."""
     monkeypatch.setattr(ensemble, "KEEP_EVERY", 0.0)
-    monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: None)
     monkeypatch.setattr(Path, "unlink", lambda path, missing_ok=False: None)
     epkit.run(SMALL, tmp_path / "sweep.nc")
     monkeypatch.undo()

@@ -19,6 +19,7 @@ import xarray as xr
 from torch import Tensor
 
 from .. import data as datasets
+from ..ep.learning import check_minimum
 from ..ep.networks import DeepResistiveNetwork
 from ..ep.probe import one_thread, relative_rates
 from ..ep.readout import GaussianReadout, Readout
@@ -74,7 +75,8 @@ def data(network: Network, name: str) -> Images:
     """The images that a network asks for; validated is on training images that are not trained on."""
     n, first_test = network.train_images, network.first_test_image or 0
     first, apart = network.first_validation_image or n, network.validation_images
-    split = _loaded(name, first + apart if apart else n, first_test + network.test_images)
+    most = first + apart if apart else n, first_test + network.test_images
+    split = _loaded(name, datasets.checksum(name), *most)
     validation = (split.x_train[first:], split.y_train[first:]) if apart else None
     return Images(
         (split.x_train[:n], split.y_train[:n]), (split.x_test[first_test:], split.y_test[first_test:]), validation
@@ -82,8 +84,8 @@ def data(network: Network, name: str) -> Images:
 
 
 @cache
-def _loaded(name: str, train_images: int, test_images: int) -> datasets.Split:
-    """A data set, loaded and verified once in a process."""
+def _loaded(name: str, checksum: str, train_images: int, test_images: int) -> datasets.Split:
+    """A data set, loaded and verified once in a process; again where one's own has become another (`checksum`)."""
     return datasets.load(name, train=train_images, test=test_images)
 
 
@@ -168,6 +170,8 @@ def trained(
         dtype=getattr(torch, sweep.dtype),
         device=device,
     )
+    with nudge_too_strong():
+        check_minimum(net, sweep.beta, sweep.estimator)
     state, seconds = _resumed(checkpoint, net)
     begun = time.perf_counter() - seconds
     seen = state.epoch * images_a_run(sweep) // sweep.epochs + state.step * sweep.batch_size

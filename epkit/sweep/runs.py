@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence, Set
@@ -117,7 +116,9 @@ def stored_runs(path: Path, sweep: Sweep, physics: Physics, replace: bool = Fals
         return None
     wanted = list(run_ids(sweep, physics).values())
     recorded, about = store.parameters(ds), settings(sweep) | physics.facts()
-    runs = set(ds["run"].values.flat) - {""}
+    if "run" not in ds and not replace:
+        raise OtherExperiment(f"{path}: holds another kind of experiment")
+    runs = _runs(ds)
     if runs >= set(wanted):
         part = ds.sel({name: grid.axis(sweep, name) for name in Point._fields})
         if part["run"].values.ravel().tolist() == wanted:
@@ -125,6 +126,11 @@ def stored_runs(path: Path, sweep: Sweep, physics: Physics, replace: bool = Fals
     if (foreign := runs - set(wanted)) and not replace:
         raise _refusal(path, f"{len(foreign)} runs of another experiment", recorded, about)
     return None
+
+
+def _runs(ds: xr.Dataset) -> set[str]:
+    """The hashes of a store's runs; none in a store of something else."""
+    return set(ds["run"].values.flat) - {""} if "run" in ds else set()
 
 
 def _refusal(path: Path, content: str, recorded: Mapping[str, object], wanted: Mapping[str, object]) -> OtherExperiment:
@@ -138,8 +144,6 @@ def _computed(sweep: Sweep, physics: Physics, path: Path, device: str, scheduler
     """The whole store, of what is at hand and what is trained now."""
     ids = run_ids(sweep, physics)
     wanted, parts = set(ids.values()), path.with_suffix(".parts")
-    if (old := store.read_own(path)) is not None and set(old["run"].values.flat) - wanted - {""}:
-        print(f"{path.name}: set aside as {set_aside(path, 'old').name}", file=sys.stderr)
     for unfinished in path.parent.glob(f".{path.name}.*.tmp"):  # of a process that was killed while it wrote
         unfinished.unlink()
     finished = _at_hand(path, wanted)
@@ -172,6 +176,8 @@ def _computed(sweep: Sweep, physics: Physics, path: Path, device: str, scheduler
         show(0)
     if failed:
         raise _failure(path, groups, failed) from next(iter(failed.values()))
+    if (old := store.read_own(path)) is not None and ("run" not in old or _runs(old) - wanted):
+        print(f"{path.name}: set aside as {set_aside(path, 'old').name}", file=sys.stderr)
     return grid.merge(sweep, physics, finished, rates)
 
 
@@ -262,8 +268,10 @@ def stored_facts(
         return None
     if (recorded := store.parameters(ds)) == facts:
         return ds if complete(ds) else None
-    if replace:
+    if replace and recorded.keys() == facts.keys():
         return None
+    if replace:  # it may be a sweep's runs, for which nobody has asked
+        raise StoreError(f"{path}: holds another kind of experiment, which would be lost; name another file")
     raise _refusal(path, "another experiment", recorded, facts)
 
 
@@ -274,9 +282,20 @@ def memoised(stored: Callable[[], xr.Dataset | None], path: Path, compute: Calla
     with store_lock(path):
         if (ds := stored()) is not None:
             return ds
-        store.write(compute(path.stem), path)
-        shutil.rmtree(path.with_suffix(".parts"), ignore_errors=True)  # what a sweep kept before it was whole
+        ds = compute(path.stem)
+        store.write(ds, path)
+        _clear(path.with_suffix(".parts"), _runs(ds))
     return store.read(path)
+
+
+def _clear(parts: Path, merged: Set[str]) -> None:
+    """Removes what a sweep kept before its store was whole; what another sweep has left here stays until it goes on."""
+    for file in parts.glob("*"):
+        part = store.read_if_sound(file) if file.suffix == ".nc" else None
+        if file.suffix != ".checkpoint" and (part is None or _runs(part) <= merged):
+            file.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # not empty, or never there
+        parts.rmdir()
 
 
 def run_several(
@@ -330,6 +349,10 @@ def untrained(networks: Mapping[str, Sweep | Mapping[str, object]], path: str | 
         free state; `response` (V), rms of the upper nudged phase minus the lower; `largest_voltage` and
         `largest_response` (V) of a unit; `offset_limit` (V), the offset of the reads that errs by as much as the
         gradient of the layer of conductances, and by formula `expected_offset_limit`.
+
+    Raises:
+        ParameterError: for another network than the resistive one, phases of its own, or backpropagation.
+        StoreError: when the store can't be written, or holds something else, such as runs.
     """
     return _before_training(networks, path, before.untrained, IMAGES, "Networks before training")
 
@@ -353,8 +376,9 @@ def _before_training(
     """`look` at the networks of each sweep and as many training images, over `network`; read where it is stored."""
     sweeps = validated(Comparison, {"networks": dict(networks)}).networks
     for name, sweep in sweeps.items():
-        if sweep.network is not None or sweep.estimator == "backpropagation":
-            what = f"network = {sweep.network}, estimator = {sweep.estimator}"
+        told = {field: getattr(sweep, field) for field in ("network", "variant", "cold", "nudged_iterations")}
+        told["estimator"] = sweep.estimator if sweep.estimator == "backpropagation" else None
+        if what := ", ".join(f"{field} = {shown(value)}" for field, value in told.items() if value is not None):
             raise ParameterError(f"parameters: networks.{name}: {what}: only EP in the resistive network is looked at")
     path = Path(path).expanduser()
     facts: dict[str, object] = {"images": images} | {
