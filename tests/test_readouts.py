@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import warnings
 
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 import epkit
-from epkit.ep import engine, schedule
+from epkit.ep import engine, schedule, training
 from epkit.ep.elementwise import Operation
 from epkit.ep.readout import by_layer, draw
 from epkit.files import CHECKOUT
@@ -385,6 +386,65 @@ def test_the_reads_of_a_chain_may_follow_training(name):
     torch.testing.assert_close(trained(rising, engine="eager")[0], whole, rtol=0, atol=1e-11)
 
 
+def test_many_reads_later_on_take_no_more_memory_than_many_from_the_beginning(monkeypatch):
+    net, x, y = problem()
+    shapes, original = [], training._noise
+    monkeypatch.setattr(training, "_noise", lambda *a: shapes.append(a[1][0] * a[0].draws) or original(*a))
+    readout = Chain((Noise(1e-2), Converter(lsb=1e-3)), lambda images: 1 if images < 48 else 4096)
+    options = {"batch_size": 4, "beta": 0.1, "iterations": 3, "learning_rates": (0.01,) * 3, "seed": (0, 1)}
+    epkit.train(net, x, y, epochs=2, readout=readout, **options)
+    assert 4096 in shapes  # steps of a block times draws of a step
+    assert max(shapes) <= max(4096, 2**20 // (2 * 4 * sum(net.sizes[1:])))
+
+
+class Uniform:
+    """Noise that is not Gaussian, and what a Gaussian read-out makes of it."""
+
+    read, scale = epkit.GaussianReadout.read, epkit.GaussianReadout.scale
+    sigma = 0.1
+
+    def noise(self, shape, generator=None):
+        return torch.rand(shape, generator=generator)
+
+
+class Doubled(Chain):
+    def read(self, states, noise):
+        return [2 * v for v in super().read(states, noise)]
+
+
+class Later:
+    """Exact until 24 images have been seen, then far off."""
+
+    samples = 1
+
+    def at(self, images):
+        return self if images < 24 else Chain((Mismatch(gain=5.0),), samples=2)
+
+    def noise(self, shape, generator=None):
+        return None
+
+    def read(self, states, noise):
+        return list(states)
+
+
+@compiled
+@pytest.mark.parametrize("readout", [Uniform(), Doubled((Noise(1e-2),)), Later()], ids=lambda r: type(r).__name__)
+def test_no_engine_passes_over_what_a_read_out_does(readout):
+    """A method that is borrowed, inherited or comes into play late: as in torch, and not as exact reads."""
+    found = []
+    for which, used in (("auto", readout), ("eager", readout), ("auto", None)):
+        net, x, y = problem()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            epkit.train(
+                net, x, y, epochs=1, batch_size=4, beta=0.1, iterations=3, learning_rates=(0.01,) * 3,
+                seed=range(net.members), readout=used, engine=which,
+            )  # fmt: skip
+        found.append(torch.cat([w.flatten() for w in net.weights]))
+    torch.testing.assert_close(found[0], found[1], rtol=0, atol=1e-11)
+    assert not torch.allclose(found[0], found[2], rtol=0, atol=1e-6)
+
+
 def test_a_gradient_reads_as_a_chain_does_at_the_beginning():
     net, x, _ = problem()
     target = torch.eye(6, dtype=DOUBLE)[torch.arange(48) % 6]
@@ -541,6 +601,10 @@ def test_files_that_hold_no_repeated_reads_are_refused(tmp_path, text):
         Measured(tmp_path / "reads.csv")
 
 
+class Bare:
+    pass
+
+
 def test_read_outs_made_by_one_function_are_told_apart_by_what_it_was_given(measured):
     def make(part, unused=None):
         def readout(sigma, samples, averaging):
@@ -554,9 +618,47 @@ def test_read_outs_made_by_one_function_are_told_apart_by_what_it_was_given(meas
     names = [identity("readout", make(part)) for part in parts]
     assert len(set(names)) == len(parts)
     assert names == [identity("readout", make(part)) for part in parts]
-    assert "values" not in identity("network", Part)  # nothing but its source
+    assert "values" not in identity("network", Bare)  # nothing but its source
     with pytest.raises(ValueError, match="readout: it is made with a object"):
         identity("readout", make(object()))
+
+
+def test_classes_made_by_one_function_are_told_apart_by_all_that_they_work_with():
+    def make(bits, base=object, calls=torch.exp, default=1.0):
+        class Readout(base):
+            span = (0, bits)
+
+            def noise(self, shape, generator=None, dtype=torch.float32):
+                return None
+
+            def read(self, states, noise, scale=default):
+                return [calls(v) for v in states]
+
+        return Readout
+
+    def half(v):
+        return v / 2
+
+    def forth(v, n=2):
+        return forth(v, n - 1) if n else v
+
+    variants = [make(8), make(9), make(8, make(8)), make(8, make(9)), make(8, epkit.GaussianReadout),
+                make(8, calls=half), make(8, calls=forth), make(8, default=2.0)]  # fmt: skip
+    names = [identity("network", made) for made in variants]
+    assert len(set(names)) == len(names)
+    assert names[0] == identity("network", make(8))
+
+
+def test_a_function_is_told_apart_by_the_functions_that_it_calls(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    names = []
+    for bits in (2, 12):
+        name = f"mine_{bits}"
+        text = "def helper(v):\n    return again(v, BITS)\n\ndef again(v, n):\n    return helper(v) if n > 99 else n\n"
+        text = f"BITS = {bits}\n{text}\ndef readout(sigma, samples, averaging):\n    return helper(sigma)\n"
+        (tmp_path / f"{name}.py").write_text(text)
+        names.append(identity("readout", importlib.import_module(name).readout))
+    assert names[0] != names[1]
 
 
 def test_the_page_s_own_read_out_trains_and_its_table_lists_every_part():

@@ -221,6 +221,14 @@ def test_adaptive_reads_are_the_same_by_the_native_engine(digits):
     assert other.engine == "native"
 
 
+def test_exact_reads_are_not_measured_in_whatever_company(digits):
+    _, history = trained(digits, adaptive(1e9, torch.tensor([0.0, 1e-2])), net=network(members=2), epochs=2)
+    _, alone = trained(digits, adaptive(1e9, 0.0), epochs=2)
+    np.testing.assert_array_equal(history.reads[:, 0], 1.0)
+    np.testing.assert_array_equal(alone.reads, 1.0)
+    assert (history.reads[:, 1] > 1).all()
+
+
 @pytest.fixture
 def measured(monkeypatch):
     """Every measurement: N before, the two estimates, N after."""

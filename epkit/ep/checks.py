@@ -7,7 +7,7 @@ allowed`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import isfinite
+from math import inf, isfinite
 from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,8 @@ from ..messages import shown
 if TYPE_CHECKING:
     from .networks import Network
 
+LARGEST = 2**63 - 1  # integer that torch takes
+
 
 def count(name: str, value: Any, least: int = 1, most: int | None = None) -> int:
     """An integer from `least` to `most`."""
@@ -32,11 +34,14 @@ def count(name: str, value: Any, least: int = 1, most: int | None = None) -> int
     return int(value)
 
 
-def number(name: str, value: Any, least: float | None = None, above: float | None = None) -> float:
-    """A finite number, >= `least` or > `above`."""
-    real = isinstance(value, Real) and not isinstance(value, bool) and isfinite(value)
+def number(
+    name: str, value: Any, least: float | None = None, above: float | None = None, most: float = inf
+) -> float:  # fmt: skip
+    """A finite number, >= `least` or > `above`, and at most `most`."""
+    real = isinstance(value, Real) and not isinstance(value, bool) and isfinite(value) and value <= most
     if not real or (least is not None and value < least) or (above is not None and value <= above):
         bound = "" if least is above is None else f" >= {least:g}" if least is not None else f" > {above:g}"
+        bound += "" if most == inf else f", at most {most:g}"
         raise ValueError(f"{name} = {shown(value)}: must be a finite number{bound}")
     return float(value)
 
@@ -71,11 +76,11 @@ def sizes(value: Any) -> tuple[int, ...]:
 def seeds(value: Any, members: int) -> tuple[int, ...]:
     """A seed for each member: an integer is shared, a sequence has `members` of them."""
     if isinstance(value, Integral):
-        return (count("seed", value, 0),) * members
+        return (count("seed", value, 0, LARGEST),) * members
     values = list(value) if hasattr(value, "__iter__") else [value]
     if len(values) != members:
         raise ValueError(f"seed has {len(values)} values for {members} members: one for all, or one for each")
-    return tuple(count(f"seed[{k}]", s, 0) for k, s in enumerate(values))
+    return tuple(count(f"seed[{k}]", s, 0, LARGEST) for k, s in enumerate(values))
 
 
 def device(value: Any) -> torch.device:

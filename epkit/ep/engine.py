@@ -87,7 +87,7 @@ def choose(engine: Engine, net: Network, readout: Readout | None, only_torch: st
 
 def _adds_noise(readout: Readout | None) -> bool:
     """Whether a read-out reads as the Gaussian one does, whose path is the fastest."""
-    return getattr(type(readout), "read", None) is GaussianReadout.read
+    return isinstance(readout, GaussianReadout) and type(readout).read is GaussianReadout.read
 
 
 def _program(readout: Readout | None, net: Network) -> list[Operation] | None:

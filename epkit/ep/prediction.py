@@ -34,7 +34,7 @@ from torch import Tensor
 from ..messages import shown
 from . import checks
 from .learning import NUDGES, Estimator, phases
-from .networks import Images, Network, Targets
+from .networks import DeepResistiveNetwork, Images, Network, Targets
 from .readout import GaussianReadout, by_layer
 
 # c, and the factor by which the limits of single networks scatter about the prediction (one standard deviation).
@@ -77,7 +77,8 @@ def predict_critical_limit(
     Half way means: the test error half way between its lowest level and chance. Takes seconds, trains nothing.
 
     Args:
-        net: untrained, of two layers of conductances or more; its members' predictions are averaged geometrically.
+        net: untrained, resistive, of two layers of conductances or more; its members' predictions are averaged
+            geometrically.
         x, t: training images (batch, n_0), some hundred and at least two batches, and one-hot targets (V).
         beta, iterations, estimator: nudge (S), iterations of a phase, and estimate, as in training.
         learning_rate: eta relative to untrained networks, as in `epkit.run`; or a rate for each layer, as in `train`.
@@ -96,7 +97,7 @@ def predict_critical_limit(
         raise ValueError(f"learning_rate = {shown(learning_rate)}: must be a number > 0, or {layers} of them")
     if not rates.ndim:
         rates = rates * signals.conductance / signals.batch_gradient
-    reads = batch_size * checks.count("samples", samples)
+    reads = batch_size * checks.count("samples", samples, most=10**12)
     ratio = (signals.mean_gradient * signals.conductance / rates).sqrt() / signals.noise
     by_layer = CONSTANT * reads**0.5 * ratio.log().mean(0).exp()
     if not bool(by_layer.isfinite().all()) or not bool((by_layer > 0).all()):
@@ -114,7 +115,8 @@ def readouts_needed(
     At the limit itself (`margin` 1) half of what would be learned is lost. Arguments as in `predict_critical_limit`;
     sigma is the standard deviation of a read (V). Holds for reads that are independent of one another.
     """
-    sigma, margin = checks.number("sigma", sigma, least=0.0), checks.number("margin", margin, above=0.0)
+    sigma = checks.number("sigma", sigma, least=0.0, most=1e9)
+    margin = checks.number("margin", margin, above=0.0, most=1e9)
     prediction = predict_critical_limit(
         net, x, t, beta=beta, iterations=iterations, learning_rate=learning_rate, batch_size=batch_size,
         estimator=estimator,
@@ -128,6 +130,8 @@ def signals_before_training(
 ) -> Signals:
     """What the formula needs of each layer, in float64."""
     checks.choice("estimator", estimator, tuple(NUDGES))
+    if not isinstance(net, DeepResistiveNetwork):
+        raise ValueError(f"net is a {type(net).__name__}: its constant c is of resistive networks")
     if len(net.weights) < 2:
         raise ValueError(f"sizes = {net.sizes}: a hidden layer is needed, for its conductances are what counts")
     x = checks.images(net, x)

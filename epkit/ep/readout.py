@@ -116,9 +116,14 @@ class GaussianReadout:
         return sigma.expand(members)
 
 
+def changes(readout: Any) -> bool:
+    """Whether a read-out has a say in what it is after so many images of training, by a method `at`."""
+    return callable(getattr(readout, "at", None))
+
+
 def at(readout: Any, images: int) -> Any:
-    """The read-out after so many images of training: the same one, unless it has a say in that."""
-    return readout.at(images) if callable(getattr(readout, "at", None)) else readout
+    """The read-out after so many images of training: the same one, unless it `changes`."""
+    return readout.at(images) if changes(readout) else readout
 
 
 def draw(readout: Readout, shape: tuple[int, ...], generator: torch.Generator | None) -> Tensor | None:

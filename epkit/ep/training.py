@@ -20,10 +20,10 @@ from torch.nn.functional import one_hot
 from ..messages import shown
 from . import checks, probe
 from .engine import Block, Engine, Steps, choose
-from .learning import NUDGES, Estimator, Rule, check_phases, relaxed
+from .learning import NUDGES, Estimator, Rule, check_minimum, check_phases, relaxed
 from .networks import Gradient, Network
 from .optimisers import Make, Optimiser
-from .readout import Readout, at, by_layer, draw
+from .readout import Readout, at, by_layer, changes, draw
 from .schedule import Adaptive, Schedule
 
 UNITS = {"train_cost": "V2", "conductance": "S", "conductance_sd": "S", "response": "V"}
@@ -115,6 +115,8 @@ def train(
     plan = _plan(net, x, y, {"test": test, "validation": validation}, epochs, batch_size, decay, looks, seed, warm_up)
     rule = _rule(net, beta, iterations, learning_rates, bias_rate, estimator, readout, nudged_iterations, cold)
     state = state or State()
+    if not state.epoch and not state.step:
+        check_minimum(net, beta, estimator)
     if optimiser is not None:
         state.optimiser = state.optimiser or Optimiser(optimiser, net)
         rule = rule._replace(optimiser=state.optimiser)
@@ -176,7 +178,7 @@ def _advance(
     state: State, progress: Callable[[int], object],
 ) -> None:  # fmt: skip
     """Train from where `state` stands to the plan's end, bringing it up to date after each block of steps."""
-    follows = isinstance(rule.readout, Schedule) or at(rule.readout, 0) is not rule.readout
+    follows = isinstance(rule.readout, Schedule) or changes(rule.readout)
     while state.epoch < plan.epochs:
         of_epoch = rule._replace(rates=rule.rates * plan.decay**state.epoch)
         for block, end in _blocks(net, plan, rule.readout, state):
@@ -211,7 +213,8 @@ def _followed(net: Network, plan: Plan, block: Block, rule: Rule, state: State) 
     reads = torch.as_tensor(state.averaged, dtype=torch.float64).expand(net.members)
     if isinstance(readout, Adaptive):
         if block.noise is not None and readout.measured_after(done, plan.batch_size):
-            state.used = state.used + 2 * batch * reads
+            noisy = (torch.as_tensor(readout.sigma) > 0).cpu()  # exact reads are not measured, in whatever company
+            state.used = state.used + 2 * batch * reads * noisy
             reads = readout.more(reads, _read_twice(net, plan, block, rule, readout.reading(reads), state))
         state.averaged = reads
     by_step = readout.reads_at([plan.batch_size * (done + k) for k in range(steps)]).double()
@@ -242,17 +245,19 @@ def _blocks(net: Network, plan: Plan, readout: Readout | None, state: State) -> 
     stream = torch.tensor([streams.index(s) for s in plan.seeds], device=device)
     steps = plan.records[-1]
     # Steps a call: enough to pay for the call, few enough for their noise to stay small.
-    length = max(16, 2**20 // (2 * plan.batch_size * units))
-    length = max(1, length // getattr(readout, "draws", 1))
+    of_a_draw = max(16, 2**20 // (2 * plan.batch_size * units))
+    length = max(1, of_a_draw // getattr(readout, "draws", 1))
     order = torch.stack([torch.randperm(len(plan.x), generator=_generator(s, epoch)) for s in streams])
     order = order[:, : steps * plan.batch_size].unflatten(1, (-1, plan.batch_size)).to(device)
     begin, whole, number, first = state.step, None, -1, 0
     while begin < steps:
         reading = at(readout, plan.batch_size * (epoch * steps + begin))
         end = min((begin // length + 1) * length, next(record for record in plan.records if record > begin))
-        if isinstance(readout, Adaptive) or reading is not readout:
+        if changes(readout):
+            end = min(end, begin + max(1, of_a_draw // getattr(reading, "draws", 1)))
+        if isinstance(readout, Adaptive) or changes(readout):
             end = next((k for k in range(begin + 1, end) if _turns(plan, readout, epoch * steps + k)), end)
-        if reading is not readout:  # its draws are as many as its reads, which change: new ones for each block
+        if changes(readout):  # its draws are as many as its reads, which change: new ones for each block
             generators, first = [_generator(s, epoch, begin, 2) for s in streams], begin
             whole = _noise(reading, (end - begin, 2, plan.batch_size, units), generators)
         elif begin // length != number:

@@ -137,9 +137,10 @@ class Chain:
             return self.samples
         return int(checks.number(f"samples({images})", self.samples(images), least=1.0))
 
-    def at(self, images: int) -> Chain:
-        """The read-out after so many images of training; until asked, one is that of the beginning."""
-        return self.averaged(self.count(images)) if callable(self.samples) else self
+    @property
+    def at(self) -> Callable[[int], Chain] | None:
+        """The read-out after so many images of training; None if it stays. Until asked, it is that of the beginning."""
+        return (lambda images: self.averaged(self.count(images))) if callable(self.samples) else None
 
     @property
     def reads(self) -> int:
@@ -181,7 +182,9 @@ class Chain:
         return [s.unflatten(2, (reads, batch)).mean(2) for s in v] if reads > 1 else v
 
     def program(self, members: int, units: Sequence[int]) -> list[Operation] | None:
-        """For the C++ engine: all parts' operations, or None if one of them isn't ours."""
+        """For the C++ engine: all parts' operations; None if one of them isn't ours, or a subclass reads otherwise."""
+        if type(self).read is not Chain.read:
+            return None
         listed, taken = [], 0
         for part in self.parts:
             operations = part.program(members, units) if isinstance(part, Part) else None

@@ -111,7 +111,7 @@ class HeavyTails(_Added):
 
     Args:
         sigma: rms of a read (V), >= 0.
-        freedom: degrees of freedom, > 2; about 3 for popcorn noise, a Gaussian at infinity.
+        freedom: degrees of freedom, > 2, at most 1e9; about 3 for popcorn noise, many for a Gaussian.
     """
 
     sigma: Any
@@ -119,7 +119,7 @@ class HeavyTails(_Added):
 
     def __post_init__(self) -> None:
         _per_member("sigma", self.sigma)
-        checks.number("freedom", self.freedom, above=2.0)
+        checks.number("freedom", self.freedom, above=2.0, most=1e9)
 
     def unit(self, shape: tuple[int, ...], generator: Generator) -> Tensor:
         depth = torch.rand(shape, generator=generator).neg_().log1p_()  # log of the method's first uniform number
