@@ -14,12 +14,13 @@ import torch
 from click.testing import CliRunner
 
 import epkit
-from epkit import bench
+from epkit import bench, data
 from epkit.__main__ import commands, main
 from epkit.bench import answer, arithmetic, design, page, signals, table
 from epkit.ep.learning import phases
 from epkit.ep.prediction import predict_critical_limit, signals_before_training
 from epkit.ep.readout import by_layer, draw
+from epkit.ep.variants import LeakyNetwork
 from epkit.readouts import Converter, Differential, Drift, Mismatch, Noise, RelativeNoise
 from epkit.sweep import store
 
@@ -322,6 +323,42 @@ def test_what_else_is_refused(tmp_path, capsys):
     (tmp_path / "mine.yaml").write_text("nois: 3\n")
     assert main(["budget", str(tmp_path / "mine.yaml")]) == 1
     assert "mine.yaml: nois: no such parameter; did you mean noise?" in capsys.readouterr().err
+
+
+def test_networks_and_read_outs_that_no_formula_describes_are_refused(tmp_path):
+    values = {"data": "digits", "input_gain": 100.0, "beta": 0.3}
+    converter = Converter(bits=10, span=(-20, 20))
+    refused = {
+        "'noise 30 mV' must stand before the converter": {"readout": converter | Noise(0.03)},
+        "must be the same throughout training": {"readout": epkit.Schedule(0.01)},
+        "network = LeakyNetwork: no formula": {"network": LeakyNetwork((64, 32, 10), input_gain=20.0)},
+        "table = .*nowhere.nc': no such store": {"table": tmp_path / "nowhere.nc"},
+        "10_confirmation.mnist.nc: is no table of": {"table": store.results("study") / "10_confirmation.mnist.nc"},
+    }
+    for message, change in refused.items():
+        given = {name: value for name, value in values.items() if name != "input_gain" or "network" not in change}
+        with pytest.raises((ValueError, epkit.StoreError), match=message):
+            epkit.budget(**({"network": (32, 32)} | given | change))
+
+
+def test_a_table_that_is_made_later_is_seen(tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "results", lambda profile: tmp_path)
+    values = {"network": (128, 128, 128), "data": "mnist"}
+    assert "pass" in epkit.budget(**values).source
+    (tmp_path / TABLE.name).write_bytes(TABLE.read_bytes())
+    assert "interpolated" in epkit.budget(**values).source
+
+
+def test_a_set_of_ones_own_may_be_small(own_set):
+    assert "a pass of 40 images" in epkit.budget((32, 32), Noise(0.03), data=own_set, input_gain=100.0, beta=0.3).source
+
+
+@pytest.fixture
+def own_set():
+    x, y = torch.rand(60, 64, generator=torch.Generator().manual_seed(0)), torch.arange(60) % 10
+    epkit.add_data("small", (x[:40], y[:40]), (x[40:], y[40:]))
+    yield "small"
+    data.INFO.pop("small")
 
 
 def test_boards_are_designs_and_read_outs_are_boards():

@@ -14,6 +14,7 @@ import epkit
 from epkit import data, study
 from epkit.ep import prediction
 from epkit.ep.prediction import CONSTANT, SCATTER, WIDE, signals_before_training
+from epkit.networks.hopfield import DeepHopfieldNetwork
 from epkit.study import law
 from epkit.sweep import before, ensemble, store
 from epkit.sweep.parameters import Sweep
@@ -226,7 +227,8 @@ def test_a_store_of_predictions_knows_no_constant(tmp_path, monkeypatch):
         ({"learning_rate": "abc"}, "learning_rate = 'abc': must be a tensor or an array of numbers"),
         ({"batch_size": 33}, "batch_size = 33: must be an integer from 1 to 32"),
         ({"batch_size": 2.0}, r"batch_size = 2\.0: must be an integer from 1 to 32"),
-        ({"samples": 0}, "samples = 0: must be an integer >= 1"),
+        ({"samples": 0}, "samples = 0: must be an integer from 1 to 1000000000000"),
+        ({"samples": 10**400}, "samples = 1000.*: must be an integer from 1 to 1000000000000"),
         ({"estimator": "both"}, "estimator = 'both': allowed are 'centered', 'positive', 'negative'"),
     ],
 )
@@ -249,7 +251,10 @@ def test_what_cannot_be_predicted_is_refused(digits):
     dead.weights[1].zero_()
     with pytest.raises(ValueError, match=r"beta = .*the gradient before training vanishes|beta = .*least total"):
         predicted(digits, dead)
-    for change, message in (({"sigma": -1.0}, r"sigma = -1\.0: must be a finite number >= 0"),
+    with pytest.raises(ValueError, match="net is a DeepHopfieldNetwork: its constant c is of resistive networks"):
+        predicted(digits, DeepHopfieldNetwork((64, 16, 10)))
+    for change, message in (({"sigma": -1.0}, r"sigma = -1\.0: must be a finite number >= 0, at most 1e\+09"),
+                            ({"sigma": 1e200}, r"sigma = 1e\+200: must be a finite number >= 0, at most 1e\+09"),
                             ({"margin": 0}, "margin = 0: must be a finite number > 0")):  # fmt: skip
         with pytest.raises(ValueError, match=message):
             needed(digits, **change)

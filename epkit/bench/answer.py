@@ -18,7 +18,7 @@ import torch
 
 from .. import data as datasets
 from ..ep import checks
-from ..ep.networks import DeepResistiveNetwork
+from ..ep.networks import DeepResistiveNetwork, Network
 from ..ep.probe import evaluate, relative_rates
 from ..ep.training import train as trained
 from ..messages import ParameterError, markdown, shown
@@ -82,19 +82,19 @@ def budget(
     """Will a network learn with these read-outs, and how many must be averaged? A prediction; nothing is trained.
 
     Args:
-        network: units of each hidden layer, or an untrained `DeepResistiveNetwork` of 10 outputs. Layouts of the table
-            in results/ are interpolated there; any other is looked at in a pass.
+        network: units of each hidden layer, or an untrained `DeepResistiveNetwork` of 10 outputs, no variant of it.
+            Layouts of the table in results/ are interpolated there; any other is looked at in a pass.
         readout: one read, of the parts of `epkit.readouts` (or a `GaussianReadout`); None takes the options alone.
         data: name of the data set, as in `epkit.run`.
         train: seconds (about) to train around the best candidate; None: nothing is trained.
-        table: store of `epkit.bench.signal_table`; None: that of the study.
+        table: store of `epkit.bench.signal_table`; None: that of the study, or none where there is none.
         options: fields of `epkit.bench.design.Design`: candidates (beta, input_gain, learning_rate, batch_size,
             scheme), imperfections (noise and adc_bits, for example, as numbers or as texts with a unit), margin, …
 
     Raises:
         ValueError: for what makes no design, by its name (a ParameterError, where it is an option).
+        StoreError: where `table` is another store.
     """
-    options = dict(options)
     for name, value in (("hidden", network), ("dataset", data)):
         if value is not None and name in options:
             raise ValueError(f"{name} = {shown(options[name])}: is given twice")
@@ -105,7 +105,12 @@ def budget(
         if twice := sorted(set(given) & set(options) - {"scheme"}):
             raise ValueError(f"{twice[0]} = {shown(options[twice[0]])}: is given by the readout, too")
         options = given | options
-    if isinstance(network, DeepResistiveNetwork):
+    if table is not None and not Path(table).exists():
+        raise ValueError(f"table = {shown(str(table))}: no such store")
+    if isinstance(network, Network):
+        if type(network) is not DeepResistiveNetwork:
+            what = type(network).__name__
+            raise ValueError(f"network = {what}: no formula of the budget describes it, only a DeepResistiveNetwork")
         options = {"hidden": list(network.sizes[1:-1]), "input_gain": network.input_gain} | options
     elif network is not None:
         options["hidden"] = list(network) if isinstance(network, Sequence) and not isinstance(network, str) else network
@@ -126,7 +131,8 @@ def answered(
         look: arithmetic.Look = partial(arithmetic.interpolated, plain, plain["networks"][label])
         source = f"{path.parent.name}/{path.name}, interpolated"
     else:
-        look, source = _pass(design, net), f"a pass of {IMAGES} images"
+        look, images = _pass(design, net)
+        source = f"a pass of {images} images"
     try:
         found = arithmetic.candidates(asked, look, signals.SHARES, plain.get("sweeps", []))
     except ValueError as error:  # beyond the table, or a nudge that the network can't bear
@@ -136,9 +142,9 @@ def answered(
     return answer if seconds is None else replace(answer, trained=_train(design, best, seconds))
 
 
-def _pass(design: Design, net: DeepResistiveNetwork | None) -> arithmetic.Look:
-    """Signals at any gain and nudge from passes of untrained networks, a pass for each that is asked for."""
-    x, t = signals.images(design.dataset, IMAGES)
+def _pass(design: Design, net: DeepResistiveNetwork | None) -> tuple[arithmetic.Look, int]:
+    """Signals at any gain and nudge from passes of untrained networks, and of how many images."""
+    x, t = signals.images(design.dataset, min(IMAGES, datasets.INFO[design.dataset].n_train))
     sizes = (x.shape[1], *design.hidden, t.shape[1])
     if net is None:
         nets = [signals.untrained(sizes, seed) for seed in range(REFERENCES)]
@@ -164,7 +170,7 @@ def _pass(design: Design, net: DeepResistiveNetwork | None) -> arithmetic.Look:
         }
         return found | {key: (gain * np.mean([one[key] for one in seen], axis=0)).tolist() for key in seen[0]}
 
-    return look
+    return look, len(x)
 
 
 def _train(design: Design, best: dict[str, Any], seconds: float) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import torch
 from pydantic import BeforeValidator, Field, Strict, StrictInt, model_validator
 
 from ..ep.readout import GaussianReadout
+from ..ep.schedule import Schedule
 from ..files import CHECKOUT
 from ..messages import ParameterError, hint, shown
 from ..readouts.chain import Chain, Differential, Part
@@ -132,8 +133,11 @@ def imperfections(readout: Any) -> dict[str, Any]:
     """What the parts of a read-out are in terms of a `Design`.
 
     Raises:
-        ValueError: for a part whose reads no formula of the budget describes, two that are the same, or an average.
+        ValueError: for a part whose reads no formula of the budget describes, two that are the same, noise behind a
+            converter, which does not dither it, an average, or a schedule.
     """
+    if isinstance(readout, Schedule):
+        raise ValueError(f"readout = {shown(readout)}: must be the same throughout training")
     if isinstance(readout, GaussianReadout):
         chain = Chain((Noise(readout.sigma),), readout.samples)
     elif isinstance(readout, Chain | Part):
@@ -145,6 +149,8 @@ def imperfections(readout: Any) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for part in chain.parts:
         new = _terms(part)
+        if {"noise", "relative_noise"} & set(new) and {"adc_bits", "scheme"} & set(found):
+            raise ValueError(f"readout = {shown(str(chain))}: {shown(str(part))} must stand before the converter")
         if twice := set(new) & set(found):
             raise ValueError(f"readout = {shown(str(chain))}: gives {', '.join(sorted(twice))} more than once")
         found |= new

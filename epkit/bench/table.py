@@ -16,6 +16,7 @@ import xarray as xr
 
 from .. import data
 from ..ep.probe import one_thread
+from ..files import StoreError
 from ..study.intervals import t_interval
 from ..study.limit import final_error
 from ..sweep import store
@@ -173,16 +174,21 @@ def _settings(path: Path) -> Iterator[tuple[tuple, dict[str, Any]]]:
         yield (*(row[key] for key in ("dataset", *COMPARED)), tuple(hidden), int(samples)), row
 
 
-@lru_cache(maxsize=4)
 def plain_table(path: Path) -> dict[str, Any]:
     """A table as plain numbers, the text that the page holds; {} where there is no such store.
 
     `networks`: by `label`, each with its signals as lists over (gain, beta[, layer]), null where there are none;
-    `sweeps`: a mapping a setting.
+    `sweeps`: a mapping a setting. Raises StoreError for another store.
     """
-    if not path.exists():
-        return {}
+    return _read(path, path.stat().st_mtime_ns) if path.exists() else {}
+
+
+@lru_cache(maxsize=4)
+def _read(path: Path, changed: int) -> dict[str, Any]:
+    """`plain_table` of a file as it was last `changed`."""
     ds = store.read(path)
+    if not {"network", "gain", "beta", "setting"} <= set(ds.dims):
+        raise StoreError(f"{path}: is no table of untrained networks, as notebook 15 makes it")
     facts = store.parameters(ds)
     networks = {}
     for name in ds.network.values:

@@ -216,6 +216,8 @@ class Network(Parameters):
                     raise ValueError(f"schedule.{field} = {layer}: allowed are 1 to {most}, the layers of the network")
         if self.batch_size > self.train_images:
             raise ValueError(f"batch_size = {self.batch_size}: allowed are 1 to train_images")
+        if (self.looks or 1) > (steps := self.train_images // self.batch_size):
+            raise ValueError(f"looks = {self.looks}: allowed are 1 to {steps}, the steps of an epoch")
         self._check_physics(names)
 
     def _check_physics(self, names: Sequence[str]) -> None:
@@ -230,9 +232,9 @@ class Network(Parameters):
         if self.relaxation_noise is not None and self.network != "hopfield":
             raise ValueError(f"relaxation_noise = {self.relaxation_noise}: is of the network hopfield alone")
         if self.estimator == "backpropagation":
-            for field in ("nudged_iterations", "cold", "schedule"):
+            for field in ("nudged_iterations", "cold", "schedule", "readout"):
                 if getattr(self, field) is not None:
-                    raise ValueError(f"{field} = {shown(getattr(self, field))}: backpropagation has no such phases")
+                    raise ValueError(f"{field} = {shown(getattr(self, field))}: backpropagation has no phases to read")
 
     def _check_validation(self, info: Info) -> None:
         """ValueError where the images to validate on are trained on too, or there are not as many."""
@@ -268,8 +270,9 @@ class Sweep(Network):
     @model_validator(mode="after")
     def _possible(self) -> Sweep:
         self._check(self.dataset, len(self.sigma) * len(self.learning_rate))
-        if self.estimator == "backpropagation" and self.sigma != [0.0]:
-            raise ValueError(f"sigma = {shown(self.sigma)}: backpropagation reads nothing, so only [0.0] is allowed")
+        for field, value in (("sigma", [0.0]), ("samples", [1])):
+            if self.estimator == "backpropagation" and (given := getattr(self, field)) != value:
+                raise ValueError(f"{field} = {shown(given)}: backpropagation reads nothing, so only {value} is allowed")
         if self.readout is not None and (self.readout.preset or self.readout.bits) and self.sigma != [0.0]:
             what = "a read-out of a preset or of bits has its own numbers"
             raise ValueError(f"sigma = {shown(self.sigma)}: {what}, so only [0.0] is allowed")
