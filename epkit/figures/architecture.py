@@ -39,7 +39,7 @@ LOOKS: dict[str, dict[str, Any]] = {
 }
 # Where the labels of the points of a family are, from the point: elsewhere for each, for points of two may coincide.
 LABELS: list[tuple[tuple[int, int], str]] = [
-    ((7, -3), "left"), ((-7, -3), "right"), ((7, 2), "left"), ((0, -13), "center"), ((6, -11), "left"),
+    ((7, -3), "left"), ((-7, -3), "right"), ((7, 2), "left"), ((0, -13), "center"), ((-7, -3), "right"),
     ((7, -3), "left"),
 ]  # fmt: skip
 

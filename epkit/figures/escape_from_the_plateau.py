@@ -9,6 +9,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatterSciNotation
 
 from ..study.limit import first_setting
 from ..study.plateau import differences, escape, images_seen, median_escape, share_escaped
@@ -103,6 +104,7 @@ def along_the_way(stores: canvas.Stores, before: xr.Dataset, sigma: float) -> Fi
         response.axhline(sigma, color="0.5", lw=1)
         for ax, label in ((response, "nudged response (rms, V)"), (conductance, "mean conductance (S)")):
             ax.set(yscale="log", ylabel=label)
+            ax.yaxis.set_minor_formatter(LogFormatterSciNotation(minor_thresholds=(2, 0.4)))  # for a decade and a bit
             _images_axis(ax)
         _titled(response, name, ds)
     looks: dict[str, dict[str, Any]] = {
