@@ -125,10 +125,13 @@ def conjecture(
         ax.plot(
             points.response, points.limit, ls="", color=color, marker=marker, ms=6, label=axis[0] if axis else title
         )
+        labelled: list[np.ndarray] = []
         for name in points.network.values:
-            point = points.sel(network=name)
-            ax.annotate(_label(name, family[name], axis), (point.response, point.limit), offset, ha=side, color=color,
-                        textcoords="offset points", fontsize="x-small")  # fmt: skip
+            place = np.array([float(points[key].sel(network=name)) for key in ("response", "limit")])
+            crowd = sum(bool((abs(np.log(place / other)) < 0.25).all()) for other in labelled)
+            labelled.append(place)
+            ax.annotate(_label(name, family[name], axis), place, (offset[0], offset[1] + 9 * crowd), ha=side,
+                        color=color, textcoords="offset points", fontsize="x-small")  # fmt: skip
     if limited.network.size:
         _law(ax, limited, canvas.steady(law))
     ax.set(xscale="log", yscale="log", ylabel=canvas.LIMIT)

@@ -104,7 +104,6 @@ def along_the_way(stores: canvas.Stores, before: xr.Dataset, sigma: float) -> Fi
         response.axhline(sigma, color="0.5", lw=1)
         for ax, label in ((response, "nudged response (rms, V)"), (conductance, "mean conductance (S)")):
             ax.set(yscale="log", ylabel=label)
-            ax.yaxis.set_minor_formatter(LogFormatterSciNotation(minor_thresholds=(2, 0.4)))  # for a decade and a bit
             _images_axis(ax)
         _titled(response, name, ds)
     looks: dict[str, dict[str, Any]] = {
@@ -114,6 +113,8 @@ def along_the_way(stores: canvas.Stores, before: xr.Dataset, sigma: float) -> Fi
         "float32 rounding step\nof layer 1's voltage": {"color": "C0", "ls": ":"},
         "before training": {"color": "0.3", "marker": "o", "ms": 5, "ls": ""},
     }
+    # after all scales are set, for the panels of a row share theirs; of a decade and a bit, too
+    axes[1, 0].yaxis.set_minor_formatter(LogFormatterSciNotation(minor_thresholds=(2, 0.4)))
     canvas.key(figure, looks)
     title = "What the nudge moves, and the conductances, along the way"
     return canvas.finish_several(figure, title, stores, "thick: geometric mean over seeds; thin: seeds")
