@@ -113,8 +113,8 @@ def along_the_way(stores: canvas.Stores, before: xr.Dataset, sigma: float) -> Fi
         "float32 rounding step\nof layer 1's voltage": {"color": "C0", "ls": ":"},
         "before training": {"color": "0.3", "marker": "o", "ms": 5, "ls": ""},
     }
-    # after all scales are set, for the panels of a row share theirs; of a decade and a bit, too
-    axes[1, 0].yaxis.set_minor_formatter(LogFormatterSciNotation(minor_thresholds=(2, 0.4)))
+    # after all scales are set, for the panels of a row share theirs
+    axes[1, 0].yaxis.set_minor_formatter(LogFormatterSciNotation(minor_thresholds=(2, 0.7)))
     canvas.key(figure, looks)
     title = "What the nudge moves, and the conductances, along the way"
     return canvas.finish_several(figure, title, stores, "thick: geometric mean over seeds; thin: seeds")
