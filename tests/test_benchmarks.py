@@ -77,7 +77,7 @@ def test_operations_are_those_of_the_formula():
 
 @pytest.mark.skipif(engine.library() is None, reason="no C++ compiler on this machine")
 def test_contestants_take_turns_over_the_same_number_of_samples():
-    tiny = speed.Work("tiny", (784, 8, 10), 50.0, 1.0, 2, (0.001, 0.001), 4, members=2)
+    tiny = speed.Work("tiny", (784, 8, 10), 50.0, 0.1, 2, (0.001, 0.001), 4, members=2)
     x, y = speed.images(64)
     rates = speed.paired([(tiny, name) for name in ("native", "plain", "eager")], x, y, 0.01)
     assert rates.shape == (3, speed.TURNS)

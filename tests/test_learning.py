@@ -120,10 +120,10 @@ def test_wrong_arguments_of_the_gradient_are_refused(problem, change, message):
         epkit.gradient(net, x, target, **arguments)
 
 
-def trained(digits, engine="eager", members=1, seed=0, sigma=1e-4, epochs=2, net=None, **more):
+def trained(digits, engine="eager", members=1, seed=0, sigma=1e-4, epochs=2, net=None, beta=0.1, **more):
     net = net or epkit.DeepResistiveNetwork((64, 16, 12, 10), input_gain=100.0, members=members, seed=seed)
     history = epkit.train(
-        net, digits.x_train, digits.y_train, epochs=epochs, batch_size=8, beta=0.3, iterations=4,
+        net, digits.x_train, digits.y_train, epochs=epochs, batch_size=8, beta=beta, iterations=4,
         learning_rates=(0.02, 0.1, 0.05), readout=GaussianReadout(sigma), seed=seed,
         test=(digits.x_test, digits.y_test), engine=engine, **more,
     )  # fmt: skip
@@ -199,7 +199,7 @@ def test_looking_closer_changes_nothing_and_sees_what_a_probe_would(digits):
 def test_the_noise_in_an_estimate_has_the_size_that_theory_gives(digits):
     """One conductance between nodes read with N(0, s^2): the noise of the estimate is (s / beta) sqrt(D^2 + s^2)."""
     sigma = 1e-2
-    net, history = trained(digits, sigma=sigma, epochs=1, looks=1)
+    net, history = trained(digits, sigma=sigma, epochs=1, looks=1, beta=0.3)
     x, target = digits.x_train[:PROBE_IMAGES], one_hot(digits.y_train[:PROBE_IMAGES], 10).float()
     states = phases(net, x, target, beta=0.3, iterations=4, estimator="centered")
     drop = states[1][:, :, :, :, None] - states[2][:, :, :, None, :]

@@ -52,10 +52,11 @@ class Rule(NamedTuple):
         return ", ".join(name for name, is_asked in asked.items() if is_asked)
 
 
-def check_minimum(net: Network, beta: float, estimator: Estimator) -> None:
+def check_minimum(net: Network, nudges: Tensor) -> None:
     """ValueError where the outputs' conductances are too small for a nudged phase to have a steady state."""
-    if estimator in NUDGES and not bool(net.has_minimum(beta * min(NUDGES[estimator])).all()):
-        raise ValueError(f"beta = {beta:g}: a nudged phase has no steady state here, smaller ones are allowed")
+    lowest = float(nudges.min())
+    if not bool(net.has_minimum(lowest).all()):
+        raise ValueError(f"beta = {-lowest:g}: a nudged phase has no steady state in this network")
 
 
 def gradient(

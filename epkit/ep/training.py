@@ -115,8 +115,6 @@ def train(
     plan = _plan(net, x, y, {"test": test, "validation": validation}, epochs, batch_size, decay, looks, seed, warm_up)
     rule = _rule(net, beta, iterations, learning_rates, bias_rate, estimator, readout, nudged_iterations, cold)
     state = state or State()
-    if not state.epoch and not state.step:
-        check_minimum(net, beta, estimator)
     if optimiser is not None:
         state.optimiser = state.optimiser or Optimiser(optimiser, net)
         rule = rule._replace(optimiser=state.optimiser)
@@ -178,6 +176,8 @@ def _advance(
     state: State, progress: Callable[[int], object],
 ) -> None:  # fmt: skip
     """Train from where `state` stands to the plan's end, bringing it up to date after each block of steps."""
+    if not state.epoch and not state.step:
+        check_minimum(net, rule.nudges)
     follows = isinstance(rule.readout, Schedule) or changes(rule.readout)
     while state.epoch < plan.epochs:
         of_epoch = rule._replace(rates=rule.rates * plan.decay**state.epoch)

@@ -19,7 +19,7 @@ import xarray as xr
 from torch import Tensor
 
 from .. import data as datasets
-from ..ep.learning import check_minimum
+from ..ep.learning import NUDGES, check_minimum
 from ..ep.networks import DeepResistiveNetwork
 from ..ep.probe import one_thread, relative_rates
 from ..ep.readout import GaussianReadout, Readout
@@ -171,7 +171,7 @@ def trained(
         device=device,
     )
     with nudge_too_strong():
-        check_minimum(net, sweep.beta, sweep.estimator)
+        check_minimum(net, sweep.beta * torch.tensor(NUDGES.get(sweep.estimator, (0.0,))))
     state, seconds = _resumed(checkpoint, net)
     begun = time.perf_counter() - seconds
     seen = state.epoch * images_a_run(sweep) // sweep.epochs + state.step * sweep.batch_size

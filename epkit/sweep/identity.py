@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import sys
+import sysconfig
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -54,10 +55,10 @@ def _values(made_by: Any) -> dict[str, Any]:
     if isinstance(made_by, type):
         known: dict[str, Any] = {f"base {k}": b for k, b in enumerate(made_by.__bases__) if b is not object}
         for name, value in vars(made_by).items():
-            function = getattr(value, "fget", None) or getattr(value, "__func__", value)
-            if inspect.isfunction(function) and function.__code__.co_filename != "<string>":  # a dataclass makes some
+            function = inspect.unwrap(getattr(value, "fget", None) or getattr(value, "__func__", value))
+            if _of_ones_own(function):  # not what a dataclass makes
                 known |= {f"{name}: {key}": v for key, v in _values(function).items()}
-            elif not name.startswith("__") and (isinstance(value, PLAIN) or _is_record(value)):
+            elif not name.startswith("__") and (isinstance(value, PLAIN) or _is_record(value) or callable(value)):
                 known[name] = value
         return known
     if not inspect.isroutine(made_by):
@@ -77,13 +78,15 @@ def _is_record(value: Any) -> bool:
 def _of_ones_own(value: Any) -> bool:
     """Whether this function or class may change under its name: it is neither epkit's nor an installed package's."""
     value = getattr(value, "__func__", value)
-    if not (isinstance(value, type) or inspect.isfunction(value)):
+    if inspect.isfunction(value):
+        file = value.__code__.co_filename
+    elif isinstance(value, type):
+        file = getattr(sys.modules.get(value.__module__), "__file__", None) or ""
+    else:
         return False
-    root = value.__module__.partition(".")[0]
-    if root == "epkit" or root in sys.stdlib_module_names:
-        return False
-    file = getattr(sys.modules.get(value.__module__), "__file__", None) or ""
-    return not {"site-packages", "dist-packages"} & set(Path(file).parts)
+    root, installed = value.__module__.partition(".")[0], map(sysconfig.get_path, ("stdlib", "purelib", "platlib"))
+    known = root == "epkit" or root in sys.stdlib_module_names or file == "<string>"
+    return not known and not any(Path(file).is_relative_to(folder) for folder in installed)
 
 
 def _told(part: str, value: Any, within: tuple[Any, ...]) -> str:
@@ -93,6 +96,8 @@ def _told(part: str, value: Any, within: tuple[Any, ...]) -> str:
         return f"{array.dtype} {array.shape} {digest(array.tobytes().hex())}"
     if isinstance(value, tuple | list):
         return f"({', '.join(_told(part, v, within) for v in value)})"
+    if isinstance(value, set | frozenset):
+        return f"{{{', '.join(sorted(_told(part, v, within) for v in value))}}}"
     if isinstance(value, dict):
         return f"{{{', '.join(f'{k}: {_told(part, value[k], within)}' for k in sorted(value, key=str))}}}"
     if isinstance(value, type) or inspect.isroutine(value):
