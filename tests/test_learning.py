@@ -186,7 +186,7 @@ def test_looking_closer_changes_nothing_and_sees_what_a_probe_would(digits):
 
     x, target = digits.x_train[:PROBE_IMAGES], one_hot(digits.y_train[:PROBE_IMAGES], 10).float()
     free = looked.relax(x, 4)
-    upper, lower = (looked.relax(x, 4, target=target, beta=s * 0.3, start=free) for s in (1, -1))
+    upper, lower = (looked.relax(x, 4, target=target, beta=s * 0.1, start=free) for s in (1, -1))
     rms = torch.stack([(a - b).square().mean((1, 2)).sqrt() for a, b in zip(upper, lower, strict=True)], 1)
     assert closer.response[-1].values == pytest.approx(rms.numpy(), rel=1e-5)
     share = torch.stack([(w == 0).float().mean((1, 2)) for w in looked.weights], 1)
