@@ -199,8 +199,8 @@ def origin(dataset: xr.Dataset) -> pd.DataFrame:
         planned = f" of {dataset.run.size}" if done < dataset.run.size else ""
         facts["runs"] = f"{done}{planned}, {minutes:.1f} minutes of computing in all"
     if "makers" in dataset.attrs:  # run by run, for some may come from another store
-        counts = dataset["maker"].to_series().value_counts()
-        facts |= {f"made {counts.get(k, 0)} runs": maker for k, maker in enumerate(makers(dataset))}
+        counts = dataset["maker"].where(dataset["run"] != "").to_series().value_counts()
+        facts |= {f"maker {k + 1}, {counts.get(k, 0)} runs": maker for k, maker in enumerate(makers(dataset))}
     return pd.DataFrame({"": facts})
 
 
