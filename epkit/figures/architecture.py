@@ -126,7 +126,7 @@ def conjecture(
             points.response, points.limit, ls="", color=color, marker=marker, ms=6, label=axis[0] if axis else title
         )
         labelled: list[np.ndarray] = []
-        for name in points.network.values:
+        for name in points.sortby("limit").network.values:
             place = np.array([float(points[key].sel(network=name)) for key in ("response", "limit")])
             crowd = sum(bool((abs(np.log(place / other)) < 0.25).all()) for other in labelled)
             labelled.append(place)
