@@ -298,7 +298,8 @@ def problem(dtype=DOUBLE, members=2, sizes=(12, 20, 34, 6)):
     return net, x * (x < 0.5), torch.arange(48) % 6
 
 
-def parameters(readout, name, **options):
+def trained(readout, name, **options):
+    """The engine that trained, and the parameters after it."""
     net, x, y = problem(**options)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -306,8 +307,13 @@ def parameters(readout, name, **options):
             net, x, y, epochs=1, batch_size=4, beta=0.1, iterations=3, learning_rates=(0.01,) * 3,
             seed=range(net.members), readout=readout, engine=name, looks=1,
         )  # fmt: skip
-    assert history.engine == name
-    return [*net.weights, *net.biases]
+    return history.engine, [*net.weights, *net.biases]
+
+
+def parameters(readout, name, **options):
+    used, found = trained(readout, name, **options)
+    assert used == name
+    return found
 
 
 STATIC = st.sampled_from([
@@ -431,18 +437,10 @@ class Later:
 @pytest.mark.parametrize("readout", [Uniform(), Doubled((Noise(1e-2),)), Later()], ids=lambda r: type(r).__name__)
 def test_no_engine_passes_over_what_a_read_out_does(readout):
     """A method that is borrowed, inherited or comes into play late: as in torch, and not as exact reads."""
-    found = []
-    for which, used in (("auto", readout), ("eager", readout), ("auto", None)):
-        net, x, y = problem()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            epkit.train(
-                net, x, y, epochs=1, batch_size=4, beta=0.1, iterations=3, learning_rates=(0.01,) * 3,
-                seed=range(net.members), readout=used, engine=which,
-            )  # fmt: skip
-        found.append(torch.cat([w.flatten() for w in net.weights]))
-    torch.testing.assert_close(found[0], found[1], rtol=0, atol=1e-11)
-    assert not torch.allclose(found[0], found[2], rtol=0, atol=1e-6)
+    cases = trained(readout, "auto"), trained(readout, "eager"), trained(None, "auto")
+    found, reference, exact = (torch.cat([p.flatten() for p in parts]) for _, parts in cases)
+    torch.testing.assert_close(found, reference, rtol=0, atol=1e-11)
+    assert not torch.allclose(found, exact, rtol=0, atol=1e-6)
 
 
 def test_a_gradient_reads_as_a_chain_does_at_the_beginning():

@@ -361,7 +361,7 @@ def seeds_and_mean(
     ax.vlines(x, low, high, color=color, lw=1.4)
 
 
-def limit_band(ax: Axes, limits: xr.Dataset, short: bool = False) -> str:
+def limit_band(ax: Axes, limits: xr.Dataset, short: bool = False, unit: str = " V") -> str:
     """Draw the critical limit of one panel; return it in words, or the commonest reason why there is none."""
     n, runs = int(limits.n), int(limits.runs)
     if not n:
@@ -372,9 +372,9 @@ def limit_band(ax: Axes, limits: xr.Dataset, short: bool = False) -> str:
     if not np.isnan(low):
         ax.axvspan(low, high, color="0.85", lw=0, zorder=-1)
     if short:
-        return f"σ$_c$ = {scientific(mean)} V, {n}/{runs} seeds"
-    bounds = "V, no interval" if np.isnan(low) else f"[{scientific(low)}, {scientific(high)}] V"
-    return f"σ$_c$ = {scientific(mean)} {bounds}, {n}/{runs} seeds"
+        return f"σ$_c$ = {scientific(mean)}{unit}, {n}/{runs} seeds"
+    bounds = f"{unit}, no interval" if np.isnan(low) else f" [{scientific(low)}, {scientific(high)}]{unit}"
+    return f"σ$_c$ = {scientific(mean)}{bounds}, {n}/{runs} seeds"
 
 
 def by_dataset(ax: Axes, ds: xr.Dataset, values: xr.Dataset, seeds: xr.DataArray | None = None) -> None:

@@ -14,14 +14,14 @@ def error_by_rule(stores: canvas.Stores) -> Figure:
     figure, axes, _ = canvas.grid(len(errors), 4, (3.0, 2.4))
     for ax, (name, error) in zip(axes, errors.items(), strict=True):
         canvas.seeds_and_mean(ax, error, "C0")
-        volts = not name.startswith(NETWORKS["hopfield"])  # whose states are activations, from 0 to 1
-        canvas.sigma_axis(ax, error.sigma.values, canvas.SIGMA if volts else "read-out uncertainty σ")
+        activations = name.startswith(NETWORKS["hopfield"])  # from 0 to 1, without a unit
+        canvas.sigma_axis(ax, error.sigma.values, "read-out uncertainty σ" if activations else canvas.SIGMA)
         limits = canvas.steady(critical_limit(error, error.chance))
-        text = canvas.limit_band(ax, limits, short=True)
+        text = canvas.limit_band(ax, limits, short=True, unit="" if activations else " V")
         for baseline in baselines:
             ax.axhline(baseline, color="C2", lw=1, ls="--")
         canvas.error_axis(ax, float(error.chance))
-        ax.set_title(f"{name}\n{text if volts else text.replace(' V', '')}", fontsize="small")
+        ax.set_title(f"{name}\n{text}", fontsize="small")
     shown = {name: ds for name, ds in stores.items() if ds.dataset.values.tolist() == ["digits"]}
     note = "green: backpropagation through the relaxation, without noise" if baselines else ""
     return canvas.finish_several(figure, "The limit of other networks and rules", shown, f"{canvas.BARS}; {note}")

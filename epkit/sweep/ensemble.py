@@ -75,8 +75,8 @@ def data(network: Network, name: str) -> Images:
     """The images that a network asks for; validated is on training images that are not trained on."""
     n, first_test = network.train_images, network.first_test_image or 0
     first, apart = network.first_validation_image or n, network.validation_images
-    most = first + apart if apart else n, first_test + network.test_images
-    split = _loaded(name, datasets.checksum(name), *most)
+    load = datasets.load if datasets.INFO[name].own else _loaded  # one's own is in memory, and may become another
+    split = load(name, train=first + apart if apart else n, test=first_test + network.test_images)
     validation = (split.x_train[first:], split.y_train[first:]) if apart else None
     return Images(
         (split.x_train[:n], split.y_train[:n]), (split.x_test[first_test:], split.y_test[first_test:]), validation
@@ -84,9 +84,9 @@ def data(network: Network, name: str) -> Images:
 
 
 @cache
-def _loaded(name: str, checksum: str, train_images: int, test_images: int) -> datasets.Split:
-    """A data set, loaded and verified once in a process; again where one's own has become another (`checksum`)."""
-    return datasets.load(name, train=train_images, test=test_images)
+def _loaded(name: str, *, train: int, test: int) -> datasets.Split:
+    """A data set of epkit's, loaded and verified once in a process."""
+    return datasets.load(name, train=train, test=test)
 
 
 def named(network: Network, given: Callable[..., Any]) -> Callable[..., Any]:
